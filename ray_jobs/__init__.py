@@ -1,0 +1,1 @@
+"""The distributed jobs, on Ray."""
