@@ -1,6 +1,6 @@
 """The three questions asked about every face, and the conversation they are asked in.
 
-Source: the FFAA paper (non-hypothetical and hypothetical prompts) and the published conversation template `v1`.
+Source: the FFAA paper (non-hypothetical and hypothetical prompts), and the published `v1` conversation.
 """
 
 from enum import StrEnum
@@ -24,7 +24,7 @@ OPEN_QUESTIONS = (
     "Tell me if this face image is real or fake, and what supports your answer.",
     "Is this human face authentic or fake? Describe what you base that on.",
 )
-"""Wordings of the open question; `AnswerSettings.open_question` picks one for a whole run. Number 0 is the paper's."""
+"""Wordings of the open question, number 0 the paper's; `AnswerSettings.open_question` picks one for a run."""
 
 
 class Question(StrEnum):
@@ -44,5 +44,5 @@ def wording(question: Question, open_question: int = 0) -> str:
 
 
 def conversation(sentence: str) -> str:
-    """The prompt of a first turn in the published `v1` template; the image stands where `IMAGE_TOKEN` does."""
+    """The prompt of a first turn in the published `v1` template, the image at `IMAGE_TOKEN`."""
     return f"{SYSTEM_SENTENCE} USER: {IMAGE_TOKEN}\n{sentence} ASSISTANT:"

@@ -1,7 +1,7 @@
 """What can be set, checked when it is made.
 
-`ScoringSettings` can change a measurement and is hashed into the fingerprint. `EngineSettings` says how the same
-measurement is computed and is recorded with a run, never hashed.
+`ScoringSettings` can change a measurement and is hashed into the fingerprint. `EngineSettings` says how the
+same measurement is computed and is recorded with a run, never hashed.
 """
 
 import hashlib
@@ -34,8 +34,8 @@ _FORBID_UNKNOWN = ConfigDict(extra="forbid")
 class DecodeSettings:
     """Limits on untrusted bytes, checked before pixels are decoded.
 
-    `formats` are Pillow's names of the formats read, told by content; `max_bytes` bounds the file and `max_pixels`
-    width times height.
+    `formats` are Pillow's names of the formats read, told by content; `max_bytes` bounds the file and
+    `max_pixels` width times height.
     """
 
     formats: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "GIF")
@@ -47,8 +47,9 @@ class DecodeSettings:
 class FaceSettings:
     """Which faces of an image are scored, and how they are cropped.
 
-    `detect` finds every face on a reduced copy, largest first, at most `max_faces`; `published` is the published
-    detector and its first face only; `whole_image` takes the file as a crop. `margin` is in pixels of the image.
+    `detect` finds every face on a reduced copy, largest first, at most `max_faces`; `published` is the
+    published detector and its first face only; `whole_image` takes the file as a crop. `margin` is in pixels of
+    the image.
     """
 
     mode: FaceMode = "detect"
@@ -90,8 +91,8 @@ class ScoringSettings:
 class EngineSettings:
     """How the answer engine runs; none of it changes what is measured beyond decoding noise.
 
-    `adapter`: `live` applies the LoRA in vLLM, `merged` adds it to the weights once, `auto` is merged on a CPU
-    (live LoRA costs 6-10x there) and live on a GPU. `kv_cache_gib` is the CPU's key-value cache.
+    `adapter`: `live` applies the LoRA in vLLM, `merged` adds it to the weights, `auto` is merged on a CPU
+    (where live LoRA costs 6-10x) and live on a GPU. `kv_cache_gib` is the CPU's key-value cache.
     `max_concurrent_faces` bounds the faces one engine is asked about at once.
     """
 

@@ -1,6 +1,7 @@
 """From the match scores of three answers to the verdict on a face, and from its faces to that on an image.
 
-Source: FFAA's multi-answer selection as published (`judge`), and this project's rules for several faces (`roll_up`).
+Source: FFAA's multi-answer selection as published (`judge`); the rules for several faces (`roll_up`) are this
+project's.
 """
 
 import math
@@ -51,7 +52,7 @@ class Difficulty(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """A face's place in pixels of the decoded image; right and bottom are exclusive, and any side may lie outside."""
+    """A face's place in pixels of the decoded image, right and bottom exclusive; any side may lie outside."""
 
     left: int
     top: int
@@ -80,8 +81,8 @@ class JudgedAnswer:
 class FaceVerdict:
     """One face: where it is, what was said of it and what was concluded.
 
-    `answers` stand in the order of `Question`. Everything after `crop_sha256` but `answers` is None unless the
-    face is scored. `crop` is a lossless PNG and `heatmap` a PNG, both None unless asked for.
+    `answers` stand in the order of `Question`. Everything after `crop_sha256` but `answers` is None unless
+    the face is scored. `crop` is a lossless PNG and `heatmap` a PNG, both None unless asked for.
     """
 
     box: Box
@@ -106,7 +107,7 @@ class FaceVerdict:
 class ImageVerdict:
     """One image: what it is, how its scoring ended, the verdict over its faces, and each of them.
 
-    `n_faces_detected` may exceed `n_faces`, the number scored, where a limit or the published mode left some out.
+    `n_faces_detected` may exceed `n_faces`, where a limit or the published mode left some faces out.
     """
 
     image_sha256: str | None
@@ -139,8 +140,8 @@ def class_probabilities(logits: Sequence[float]) -> tuple[float, float, float, f
 def match_score(logits: Sequence[float], result: Determination) -> float:
     """How well an answer fits the picture, in [0, 1]: that its determination is right rather than wrong.
 
-    With class probabilities p this is p0 / (p0 + p2) for an answer that says real and p3 / (p3 + p1) for one that
-    says fake, written in logits so that it never divides zero by zero.
+    With class probabilities p this is p0 / (p0 + p2) for an answer that says real and p3 / (p3 + p1) for one
+    that says fake, written in logits so that it never divides zero by zero.
     """
     margin = logits[0] - logits[2] if result is Determination.REAL else logits[3] - logits[1]
     return 0.5 * (1 + math.tanh(margin / 2))
@@ -192,7 +193,7 @@ def contested(verdict: Determination, forgery_score: float) -> bool:
 def roll_up(image: ImageVerdict, faces: Sequence[FaceVerdict]) -> ImageVerdict:
     """Complete `image`, whose faces were found, with its faces' verdicts.
 
-    Fake as soon as one scored face is fake; real only when every face is scored and real; otherwise no verdict.
+    Fake as soon as one scored face is fake; real only when every face is scored and real; otherwise none.
     The status is `SCORED` only when every face is, else that of the first face that failed.
     """
     if not faces:
@@ -228,5 +229,7 @@ def _detail(image: ImageVerdict, faces: Sequence[FaceVerdict], failed: Sequence[
     if failed:
         return f"{len(failed)} of {len(faces)} faces could not be scored"
     if image.n_faces_detected is not None and image.n_faces_detected > len(faces):
-        return f"{len(faces)} of {image.n_faces_detected} detected faces were scored; the settings leave out the rest"
+        return (
+            f"{len(faces)} of {image.n_faces_detected} detected faces scored; the settings leave out the rest"
+        )
     return image.status_detail
