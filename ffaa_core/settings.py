@@ -48,8 +48,7 @@ class FaceSettings:
     """Which faces of an image are scored, and how they are cropped.
 
     `detect` finds every face on a reduced copy, largest first, at most `max_faces`; `published` is the
-    published detector and its first face only; `whole_image` takes the file as a crop. `margin` is in pixels of
-    the image.
+    published detector and its first face only; `whole_image` takes the file as a crop. `margin` is in pixels.
     """
 
     mode: FaceMode = "detect"
