@@ -11,8 +11,8 @@ done about it here:
 
 What needs an extension still fails when called. Where the extensions load, or torch has CUDA or ROCm, nothing
 is changed. vLLM and Ray start interpreters of their own, so this must hold in every one:
-`ffaa_torchvision_hook.pth` calls `install` at start-up. That only sets up a finder; torch is imported when one
-of the three is.
+`ffaa_torchvision_hook.pth` calls `install` at start-up. That only sets up a finder; torch is imported when
+one of the three is.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class TorchvisionLoader(SourceFileLoader):
 
 
 class TorchaudioLoader(SourceFileLoader):
-    """Lets torchaudio's `_load_lib` say False of an extension that does not load, as of one that is absent."""
+    """Lets torchaudio's `_load_lib` say False of an extension that does not load, as of an absent one."""
 
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)
