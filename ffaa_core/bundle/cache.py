@@ -1,0 +1,32 @@
+"""Folders made once in the user's cache, whoever asks first and however many ask at once."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+
+def cache_directory() -> Path:
+    """The folder for what this project keeps for a user: `ffaa` in XDG_CACHE_HOME, by default ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ffaa"
+
+
+def made_once(directory: Path, make: Callable[[Path], object]) -> Path:
+    """Return `directory`, filled by `make` if it does not exist yet.
+
+    `make` gets a scratch folder beside it, which takes its name in one rename, so nobody ever sees half of
+    it. Others wait meanwhile; a maker that dies lets go of the lock, and the next one starts afresh.
+    """
+    if directory.exists():
+        return directory
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    scratch = directory.with_name(f"{directory.name}.part")
+    with FileLock(f"{directory}.lock"):
+        if not directory.exists():
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+            make(scratch)
+            scratch.rename(directory)
+    return directory

@@ -1,0 +1,43 @@
+"""Which bundle a command uses: the one asked for, or the demo bundle in the user's cache."""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+from ffaa_core.bundle.bundle import Bundle
+from ffaa_core.bundle.cache import cache_directory, made_once
+
+VARIABLE = "FFAA_BUNDLE"
+
+
+def resolve_bundle(option: str | None) -> Bundle:
+    """Open what `--bundle` says, else what FFAA_BUNDLE says, else the demo bundle, made once, with a warning.
+
+    Raises:
+        BundleError: the bundle asked for is not there or not complete.
+        StorageError: it lies elsewhere and could not be fetched.
+    """
+    location = option or os.environ.get(VARIABLE)
+    if location:
+        return Bundle.open(location)
+    bundle = Bundle.open(made_once(cache_directory() / f"demo-{_recipe()}", _make_demo))
+    print(
+        f"ffaa: neither --bundle nor {VARIABLE} is given: using {bundle.path}. WARNING: {bundle.warning}",
+        file=sys.stderr,
+    )
+    return bundle
+
+
+def _make_demo(directory: Path) -> None:
+    from ffaa_core.bundle.demo import write_demo_bundle
+
+    print("ffaa: making the demo bundle; this takes seconds and happens once", file=sys.stderr)
+    write_demo_bundle(directory)
+
+
+def _recipe() -> str:
+    """Changes whenever the code that makes the demo bundle does, so that a new version makes its own."""
+    package = Path(__file__).parent
+    sources = [*sorted(package.glob("demo*.py")), *sorted((package.parent / "mids").glob("*.py"))]
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
