@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from threading import Lock
 from typing import Self
 
 import numpy as np
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Judge:
-    """MIDS, ready to be asked. Not for several threads at once."""
+    """MIDS, ready to be asked, by several threads if need be: they take turns."""
 
     def __init__(
         self, network: MidsNetwork, tokenizer: PreTrainedTokenizerBase, *, batch_size: int = 16
@@ -33,6 +34,7 @@ class Judge:
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.device = network.classifier.weight.device
+        self._turn = Lock()
 
     @classmethod
     def load(cls, bundle: Bundle, device: str | None = None, *, batch_size: int = 16) -> Self:
@@ -60,7 +62,8 @@ class Judge:
         faces = list(zip(crops, masked_answers, strict=True))
         results: list[Logits | None] = []
         for start in range(0, len(faces), self.batch_size):
-            results += self._batch(faces[start : start + self.batch_size])
+            with self._turn:  # the tokenizer refuses two threads at once
+                results += self._batch(faces[start : start + self.batch_size])
         return results
 
     def _batch(self, faces: list[tuple[Crop, Sequence[str]]]) -> list[Logits | None]:

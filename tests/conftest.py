@@ -1,0 +1,5 @@
+"""Fixtures that every test may use; each topic has a module of its own in tests/fixtures."""
+
+pytest_plugins = [
+    "tests.fixtures.bundle",
+]
