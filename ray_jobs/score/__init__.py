@@ -1,0 +1,1 @@
+"""Score images: fetch and crop, answer, judge, over Ray Data."""

@@ -1,0 +1,103 @@
+"""Second stage: the engine answers the three questions of every face of a shard. Runs as a pool of GPU
+actors.
+"""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ffaa_core.engine.base import AnswerEngine, Crop, EngineFigures, Generation
+from ffaa_core.errors import EngineDeadError
+from ffaa_core.pipeline import answer
+from ray_jobs.score.blocks import ShardImage, from_block, to_block
+from ray_jobs.score.job import Job
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from ray.actor import ActorHandle
+
+T = TypeVar("T")
+
+SHARDS_IN_FLIGHT = 3
+"""Shards one engine works on at once, so that it never idles between two."""
+
+
+class AnswerStage:
+    """Holds one engine, and the event loop it lives in; several threads bring it shards."""
+
+    def __init__(self, job: Job, progress: "ActorHandle") -> None:
+        from ffaa_core.engine.vllm_engine import VllmEngine
+
+        self._job, self._progress = job, progress
+        settings = job.config.engine
+        bundle = job.open_bundle("mllm", "adapter")
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True, name="engine").start()
+        self._engine: AnswerEngine = self._run(VllmEngine.start(bundle.mllm, bundle.adapter, settings))
+        self._room = asyncio.Semaphore(settings.max_concurrent_faces)
+
+    def __call__(self, block: "pa.Table") -> "pa.Table":
+        """Answer a shard. A dead engine takes this process with it: Ray starts another and repeats the
+        shard.
+        """
+        shard, images = from_block(block)
+        meter = Meter(self._engine)
+        try:
+            answered = self._run(self._answer(shard, images, meter))
+        except EngineDeadError:
+            os._exit(1)
+        return to_block(shard, answered, meter.figures())
+
+    async def _answer(self, shard: int, images: list[ShardImage], engine: AnswerEngine) -> list[ShardImage]:
+        counts = {"images answered": 0, "faces answered": 0}
+
+        async def answer_image(image: ShardImage) -> ShardImage:
+            pending = await answer(image.pending, engine, self._job.config.answers, self._room)
+            counts["images answered"] += 1
+            counts["faces answered"] += len(pending.faces)
+            for measure, count in counts.items():
+                self._progress.report.remote(shard, measure, count)
+            return replace(image, pending=pending)
+
+        return list(await asyncio.gather(*map(answer_image, images)))
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+class Meter:
+    """An engine that counts what passes through it: the figures of one shard on an engine that serves
+    several.
+    """
+
+    def __init__(self, engine: AnswerEngine) -> None:
+        self._engine = engine
+        self._figures = EngineFigures()
+        self._started = time.monotonic()
+
+    async def generate(
+        self, prompt: str, crop: Crop, crop_sha256: str, max_tokens: int, constraint: str | None = None
+    ) -> Generation:
+        """As the engine does."""
+        generation = await self._engine.generate(prompt, crop, crop_sha256, max_tokens, constraint)
+        self._figures += EngineFigures(
+            requests=1,
+            prompt_tokens=generation.prompt_tokens,
+            cached_tokens=generation.cached_tokens,
+            generated_tokens=generation.generated_tokens,
+            seconds=time.monotonic() - self._started - self._figures.seconds,
+        )
+        return generation
+
+    def figures(self) -> EngineFigures:
+        """Tokens of the requests made through this meter, and the seconds from its making to the last of
+        them.
+        """
+        return self._figures
+
+    async def close(self) -> None:
+        """Leaves the engine to its owner."""

@@ -1,0 +1,50 @@
+"""Everything `ffaa score` can be told, from its configuration file and options."""
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from ffaa_core.settings import (
+    AnswerSettings,
+    DecodeSettings,
+    EngineSettings,
+    FaceSettings,
+    ScoringSettings,
+)
+
+_FORBID_UNKNOWN = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True, config=_FORBID_UNKNOWN)
+class RunSettings:
+    """How a run is cut up and driven.
+
+    A shard holds at most `shard_size` images and `shard_bytes` bytes of them. More than `max_failure_rate` of
+    failed images ends the run with exit code 3. `answer_actors` 0 means one per GPU, or one where there is
+    none. `uri_column` names the column of a manifest that holds the images' addresses.
+    """
+
+    shard_size: Annotated[int, Field(ge=1)] = 64
+    shard_bytes: Annotated[int, Field(ge=1)] = 256 * 2**20
+    max_failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
+    answer_actors: Annotated[int, Field(ge=0)] = 0
+    judge_actors: Annotated[int, Field(ge=1)] = 1
+    uri_column: str = "image_uri"
+
+
+@dataclass(frozen=True, kw_only=True, config=_FORBID_UNKNOWN)
+class ScoreConfig:
+    """The sections of the configuration file; each has an option of the same name for what is often set."""
+
+    bundle: str | None = None
+    decode: DecodeSettings = Field(default_factory=DecodeSettings)
+    faces: FaceSettings = Field(default_factory=FaceSettings)
+    answers: AnswerSettings = Field(default_factory=AnswerSettings)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    run: RunSettings = Field(default_factory=RunSettings)
+
+    @property
+    def scoring(self) -> ScoringSettings:
+        """The part that can change a measurement."""
+        return ScoringSettings(decode=self.decode, faces=self.faces, answers=self.answers)

@@ -1,0 +1,98 @@
+"""Driving the open shards of a run through the three stages over Ray Data."""
+
+import json
+from collections import Counter
+
+from rich.console import Console
+
+from ffaa_core.errors import FFAAError
+from ffaa_core.table import Run
+from ray_jobs.score.answer import SHARDS_IN_FLIGHT, AnswerStage
+from ray_jobs.score.cluster import cluster, divide
+from ray_jobs.score.display import Display, RunState
+from ray_jobs.score.fetch_crop import fetch_crop
+from ray_jobs.score.job import Job
+from ray_jobs.score.judge import JudgeStage
+from ray_jobs.score.progress import Progress
+
+
+def drive(job: Job, run: Run, console: Console, *, verbose: bool) -> None:
+    """Score and commit every open shard of `run`, showing how it goes.
+
+    Raises:
+        FFAAError: what a stage could not turn into an image's status, such as a bundle that does not fit.
+    """
+    before = Counter[str]()
+    for commit in run.commits():
+        before.update(commit.rows_by_status)
+    state = RunState(n_images=run.n_images, images_done_before=before.total(), statuses=before)
+    with cluster(verbose=verbose):
+        import ray
+
+        progress = ray.remote(num_cpus=0)(Progress).remote()
+
+        def update(state: RunState) -> None:
+            totals = ray.get(progress.totals.remote())
+            state.images_done = state.images_done_before + totals.get("images answered", 0)
+            state.faces = totals.get("faces answered", 0)
+
+        with Display(state, update, console):
+            try:
+                _run_stages(job, run.open_shards(), progress, state.statuses)
+            except ray.exceptions.RayError as error:
+                raise _own_error(error) or error from None
+
+
+def _run_stages(job: Job, shards: list[int], progress: object, statuses: Counter[str]) -> None:
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    context = DataContext.get_current()
+    context.target_max_block_size = None  # a shard's block is never split
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    shares = divide(ray.cluster_resources().get("GPU", 0), job.config)
+    results = (
+        ray.data.range(len(shards), override_num_blocks=len(shards))
+        .map_batches(
+            fetch_crop,
+            batch_size=None,
+            batch_format="pyarrow",
+            fn_kwargs={"job": job, "shards": shards, "progress": progress},
+            num_cpus=shares.fetch_cpus,
+        )
+        .map_batches(
+            AnswerStage,
+            batch_size=None,
+            batch_format="pyarrow",
+            fn_constructor_kwargs={"job": job, "progress": progress},
+            compute=ActorPoolStrategy(
+                size=shares.answer_actors,
+                max_tasks_in_flight_per_actor=SHARDS_IN_FLIGHT + 1,
+                max_concurrent_calls_per_actor=SHARDS_IN_FLIGHT,
+                enable_true_multi_threading=True,
+            ),
+            num_cpus=shares.answer_cpus,
+            num_gpus=shares.answer_gpus,
+        )
+        .map_batches(
+            JudgeStage,
+            batch_size=None,
+            batch_format="pyarrow",
+            fn_constructor_kwargs={"job": job},
+            compute=ActorPoolStrategy(size=shares.judge_actors),
+            num_cpus=shares.judge_cpus,
+            num_gpus=shares.judge_gpus,
+        )
+    )
+    for committed in results.iter_rows():
+        statuses.update(json.loads(committed["statuses"]))
+
+
+def _own_error(error: BaseException | None) -> FFAAError | None:
+    """The error of ours that Ray wrapped in its own, if there is one."""
+    while error is not None:
+        if isinstance(error, FFAAError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None

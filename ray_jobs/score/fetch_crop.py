@@ -1,0 +1,70 @@
+"""First stage: a shard's images are read, decoded, and their faces cut out. Runs as CPU tasks."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from ffaa_core.errors import ConfigurationError, NotFoundError, StorageError
+from ffaa_core.pipeline import PendingImage, examine
+from ffaa_core.settings import ScoringSettings
+from ffaa_core.storage import Content, locate
+from ffaa_core.verdict import ImageVerdict, Status
+from ray_jobs.score.blocks import ShardImage, to_block
+from ray_jobs.score.job import Job
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from ray.actor import ActorHandle
+
+READERS = 8
+"""Reads of one shard under way at once: enough to hide the latency of object storage."""
+
+
+def fetch_crop(block: "pa.Table", job: Job, shards: list[int], progress: "ActorHandle") -> "pa.Table":
+    """Turn a block of one number, a place in `shards`, into that shard's block."""
+    shard = shards[block.column("id")[0].as_py()]
+    settings = job.config.scoring
+    planned = job.open_run().plan_rows(shard).to_pylist()
+    with ThreadPoolExecutor(READERS) as readers:
+        reads = readers.map(lambda row: read_image(row["image_uri"], settings), planned)
+        images = [
+            ShardImage(
+                image_uri=row["image_uri"],
+                planned_version=row["planned_version"],
+                image_version=version,
+                attempts=row["attempts"],
+                pending=examine(content, settings)
+                if isinstance(content, bytes)
+                else PendingImage(image=content),
+            )
+            for row, (content, version) in zip(planned, reads, strict=True)
+        ]
+    progress.report.remote(shard, "faces found", sum(len(image.pending.faces) for image in images))
+    return to_block(shard, images)
+
+
+def read_image(uri: str, settings: ScoringSettings) -> tuple[bytes | ImageVerdict, str | None]:
+    """An image's bytes, or the verdict that ends it here; and the version of what was read."""
+    limit = settings.decode.max_bytes
+    try:
+        store, key = locate(uri)
+        content = store.read(key, limit=limit + 1)
+    except NotFoundError:
+        return _unread(Status.GONE, "it was listed, and is not there any more"), None
+    except (StorageError, ConfigurationError) as error:
+        return _unread(Status.FETCH_FAILED, str(error)), None
+    if content.size > limit:
+        return _too_large(content, limit), content.version
+    return content.data, content.version
+
+
+def _unread(status: Status, detail: str) -> ImageVerdict:
+    return ImageVerdict(image_sha256=None, image_bytes=None, status=status, status_detail=detail)
+
+
+def _too_large(content: Content, limit: int) -> ImageVerdict:
+    return ImageVerdict(
+        image_sha256=None,
+        image_bytes=content.size,
+        status=Status.TOO_LARGE,
+        status_detail=f"{content.size:,} bytes, the limit is {limit:,}",
+    )

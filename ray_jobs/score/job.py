@@ -1,0 +1,46 @@
+"""What every stage of one run must know, and how it gets hold of the run and the bundle."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ffaa_core.bundle import Bundle
+from ffaa_core.errors import BundleError
+from ffaa_core.settings import fingerprint
+from ffaa_core.table import Run, VerdictTable
+from ray_jobs.score.config import ScoreConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run of the score job, as it is sent to the stages. `bundle` is a path or URL."""
+
+    output: str
+    run: int
+    fingerprint: str
+    bundle: str
+    config: ScoreConfig
+
+    def open_run(self) -> Run:
+        """The sealed run; opened once a process."""
+        return _open_run(self.output, self.run)
+
+    def open_bundle(self, *parts: str) -> Bundle:
+        """The bundle, once the contents of `parts` are proved to be what the plan was sealed for.
+
+        Raises:
+            BundleError: this machine has another bundle, or one whose files were changed.
+        """
+        bundle = Bundle.open(self.bundle)
+        found = fingerprint(self.config.scoring, bundle.digests)
+        if found != self.fingerprint:
+            raise BundleError(
+                f"the bundle at {self.bundle} on this machine gives the fingerprint {found}, but the run was "
+                f"planned for {self.fingerprint}: every machine needs the same bundle and the same version"
+            )
+        bundle.verify(parts)
+        return bundle
+
+
+@lru_cache(maxsize=4)
+def _open_run(output: str, ordinal: int) -> Run:
+    return VerdictTable.open(output).run(ordinal)

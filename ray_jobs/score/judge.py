@@ -1,0 +1,54 @@
+"""Last stage: MIDS judges a shard's faces, and the shard is committed. Runs as an actor pool of its own."""
+
+import json
+import uuid
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from ffaa_core.pipeline import conclude
+from ffaa_core.rows import to_row
+from ffaa_core.table.schema import ROW_SCHEMA
+from ray_jobs.score.blocks import figures_of, from_block
+from ray_jobs.score.job import Job
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class JudgeStage:
+    """Holds MIDS. Its writer's uuid says in a commit which process made it."""
+
+    def __init__(self, job: Job) -> None:
+        from ffaa_core.environment import environment
+        from ffaa_core.mids import Judge
+
+        self._judge = Judge.load(job.open_bundle("mids", "vision", "text"))
+        self._run = job.open_run()
+        self._writer = uuid.uuid4().hex
+        self._environment = environment()
+
+    def __call__(self, block: "pa.Table") -> "pa.Table":
+        """Judge and commit a shard; returns one row with the shard's number and its rows by status as
+        JSON.
+        """
+        import pyarrow as pa
+
+        shard, images = from_block(block)
+        verdicts = conclude([image.pending for image in images], self._judge)
+        written = {
+            "run": self._run.ordinal,
+            "fingerprint": self._run.fingerprint,
+            "shard": shard,
+            "scored_at": datetime.now(UTC),
+        }
+        rows = pa.Table.from_pylist(
+            [
+                to_row(verdict) | image.plan_columns | written
+                for image, verdict in zip(images, verdicts, strict=True)
+            ],
+            ROW_SCHEMA,
+        )
+        engine = asdict(figures_of(block)) | {"environment": self._environment}
+        commit = self._run.commit(shard, rows, writer=self._writer, engine=engine)
+        return pa.table({"shard": [shard], "statuses": [json.dumps(commit.rows_by_status)]})
