@@ -1,0 +1,41 @@
+# The whole interface of a fresh clone. Everything goes into .venv; a second call starts at once.
+# It needs python3 (3.11 or newer), git and make. pip's own configuration (PIP_* and pip.conf) is respected.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+DEMO := demo-output
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint clean
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## everything into .venv, the CPU profile with the development tools
+
+demo: $(INSTALLED) ## score sample images and show their verdicts
+	$(BIN)/python infra/samples.py $(DEMO)/images
+	$(BIN)/ffaa score $(DEMO)/images $(DEMO)/verdicts
+	$(BIN)/ffaa table show $(DEMO)/verdicts
+
+test: $(INSTALLED) ## the tests, with coverage
+	$(BIN)/pytest -m "not slow and not gpu" --cov --cov-report=term
+
+test-slow: $(INSTALLED) ## the tests that take long
+	$(BIN)/pytest -m slow
+
+lint: $(INSTALLED) ## ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean: ## remove .venv and what the demo wrote
+	rm -rf .venv $(DEMO)
+
+$(INSTALLED): pyproject.toml infra/constraints-cpu.txt infra/make-venv $(wildcard infra/torchvision-hook/*.*)
+	@infra/make-venv .venv $(PYTHON)
+	@echo "Installing into .venv: about 2 GB the first time, which takes some minutes."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint infra/constraints-cpu.txt \
+		--editable '.[cpu,dev]' ./infra/torchvision-hook
+	@touch $@
