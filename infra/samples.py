@@ -1,8 +1,8 @@
 """Write the sample images of `make demo` into a folder: `python infra/samples.py FOLDER`.
 
 The photographs are scikit-image's and free of copyright; the rest is drawn here. Together they end in
-different statuses: scored, no face, too large, damaged. Files that exist are left as they are, so that a second
-demo finds nothing new.
+different statuses: scored, no face, too large, damaged. Files that exist are left as they are, so that a
+second demo finds nothing new.
 """
 
 import sys
