@@ -46,7 +46,7 @@ FACE = pa.struct(
         pa.field("heatmap", pa.large_binary()),
     ]
 )
-"""One face. `crop` and `heatmap` are PNG bytes, null unless asked for; large, since a shard's may exceed 2 GiB."""
+"""One face. `crop` and `heatmap` are PNG bytes, null unless asked for; a shard's may exceed 2 GiB."""
 
 ROW_SCHEMA = pa.schema(
     [

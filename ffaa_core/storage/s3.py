@@ -1,0 +1,240 @@
+"""A prefix of an S3 bucket as a store, on AWS or whatever else keeps `If-None-Match` on PutObject.
+
+Endpoint, region and credentials come from the AWS environment or the platform's identity, never from an
+argument.
+"""
+
+import io
+import os
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar, cast
+
+import boto3
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+)
+
+from ffaa_core.errors import AlreadyExistsError, ConfigurationError, FFAAError, NotFoundError, StorageError
+from ffaa_core.storage.base import Content, ObjectInfo, Store
+
+T = TypeVar("T")
+
+TRANSPORT_ATTEMPTS = 6
+"""Tries of one request inside botocore: throttling, 5xx, lost connections, with jittered waits up to 20 s."""
+ATTEMPTS = 6
+"""Tries of one verb, for what botocore does not repeat: a 409 on a conditional write, a body cut short."""
+FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
+READERS = 16
+
+MULTIPART = TransferConfig(multipart_threshold=64 << 20, multipart_chunksize=64 << 20, max_concurrency=4)
+
+NOT_FOUND = {"404", "NoSuchKey", "NotFound"}
+CONFLICT = {"409", "ConditionalRequestConflict", "OperationAborted"}
+EXISTS = {"412", "PreconditionFailed"}
+MISCONFIGURED = {
+    "NoSuchBucket": "the bucket does not exist at this endpoint",
+    "InvalidAccessKeyId": "the access key is not known to this endpoint",
+    "SignatureDoesNotMatch": "the secret key does not fit the access key",
+    "InvalidBucketName": "this is no name of a bucket",
+    "PermanentRedirect": "the bucket lies in another region: set AWS_REGION",
+    "ExpiredToken": "the credentials have expired",
+}
+
+
+class S3Store(Store):
+    """The objects of `bucket` whose keys begin with `prefix`, which is empty or ends in `/`.
+
+    Versions are ETags: listings and reads both tell them, so that one can be compared with the other.
+    """
+
+    def __init__(self, bucket: str, prefix: str = "") -> None:
+        self._bucket, self._prefix = bucket, prefix
+        self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
+
+    def __reduce__(self) -> tuple[type["S3Store"], tuple[str, str]]:
+        return S3Store, (self._bucket, self._prefix)
+
+    def __repr__(self) -> str:
+        return f"S3Store({self.uri!r})"
+
+    def uri_of(self, key: str) -> str:
+        return f"s3://{self._bucket}/{self._prefix}{key}"
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        for page in self._pages(prefix):
+            for entry in page.get("Contents", ()):
+                key = entry["Key"][len(self._prefix) :]
+                yield ObjectInfo(
+                    uri=self.uri_of(key), key=key, size=entry["Size"], version=_version(entry["ETag"])
+                )
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        for page in self._pages(prefix, Delimiter="/"):
+            for entry in page.get("CommonPrefixes", ()):
+                yield entry["Prefix"][len(self._prefix + prefix) : -1]
+
+    def stat(self, key: str) -> ObjectInfo:
+        head = self._try("read", key, lambda: self._client.head_object(**self._place(key)))
+        return ObjectInfo(
+            uri=self.uri_of(key), key=key, size=head["ContentLength"], version=_version(head["ETag"])
+        )
+
+    def read(self, key: str, *, limit: int | None = None) -> Content:
+        def get() -> Content:
+            answer = self._client.get_object(**self._place(key))
+            with answer["Body"] as body:
+                data = body.read(limit)
+            return Content(data=data, version=_version(answer["ETag"]), size=answer["ContentLength"])
+
+        return self._try("read", key, get)
+
+    def read_range(self, key: str, start: int, length: int, version: str) -> bytes:
+        """`length` bytes from `start` of the object, which must still have `version`."""
+
+        def get() -> bytes:
+            answer = self._client.get_object(
+                **self._place(key), Range=f"bytes={start}-{start + length - 1}", IfMatch=f'"{version}"'
+            )
+            with answer["Body"] as body:
+                return bytes(body.read())
+
+        return self._try("read", key, get)
+
+    def open(self, key: str) -> BinaryIO:
+        info = self.stat(key)
+        return cast(BinaryIO, io.BufferedReader(_RangeReader(self, info), buffer_size=1 << 16))
+
+    def create(self, key: str, data: bytes) -> None:
+        self._try(
+            "create",
+            key,
+            lambda: self._client.put_object(**self._place(key), Body=data, IfNoneMatch="*"),
+        )
+
+    def write(self, key: str, data: bytes | Path) -> None:
+        if isinstance(data, Path):
+            path = os.fspath(data)
+            place = self._place(key)
+            self._try(
+                "write",
+                key,
+                lambda: self._client.upload_file(path, place["Bucket"], place["Key"], Config=MULTIPART),
+            )
+        else:
+            self._try("write", key, lambda: self._client.put_object(**self._place(key), Body=data))
+
+    def read_many(self, keys: Iterable[str]) -> Iterator[bytes]:
+        with ThreadPoolExecutor(READERS) as readers:
+            yield from readers.map(lambda key: self.read(key).data, keys)
+
+    @cached_property
+    def _client(self) -> Any:
+        # Servers other than AWS often know no CRC trailers. The table keeps digests of its own.
+        checksums = {
+            name: os.environ.get(f"AWS_{name}".upper(), "when_required").lower()
+            for name in ("request_checksum_calculation", "response_checksum_validation")
+        }
+        config = Config(
+            retries={"mode": "standard", "total_max_attempts": TRANSPORT_ATTEMPTS},
+            connect_timeout=10,
+            read_timeout=60,
+            max_pool_connections=READERS,
+            **checksums,  # type: ignore[arg-type]
+        )
+        try:
+            return boto3.session.Session().client("s3", config=config)
+        except (BotoCoreError, ValueError) as error:
+            raise ConfigurationError(f"cannot use {self.uri}: {error}") from error
+
+    def _place(self, key: str) -> dict[str, Any]:
+        return {"Bucket": self._bucket, "Key": self._prefix + key}
+
+    def _pages(self, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
+        request = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, **options}
+        while True:
+            page = self._try("list", prefix, lambda: self._client.list_objects_v2(**request))
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            request["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _try(self, verb: str, key: str, call: Callable[[], T]) -> T:
+        """Make the call, again after an outcome that says nothing; other failures become FFAA errors."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return call()
+            except (BotoCoreError, ClientError, boto3.exceptions.S3UploadFailedError) as error:
+                if attempt == ATTEMPTS or not _inconclusive(error):
+                    raise self._failure(verb, key, error) from error
+                time.sleep(random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2**attempt)))
+        raise AssertionError("unreachable")
+
+    def _failure(self, verb: str, key: str, error: Exception) -> FFAAError:
+        uri, code = self.uri_of(key), _code(error)
+        if code in EXISTS and verb == "create":
+            return AlreadyExistsError(f"{uri} exists already")
+        if code in NOT_FOUND:
+            return NotFoundError(f"{uri} does not exist")
+        if code in MISCONFIGURED:
+            return ConfigurationError(f"cannot {verb} {uri}: {MISCONFIGURED[code]} ({code})")
+        if isinstance(error, NoCredentialsError | PartialCredentialsError | NoRegionError):
+            return ConfigurationError(f"cannot {verb} {uri}: {error} (set the usual AWS_... variables)")
+        return StorageError(f"cannot {verb} {uri}: {error}")
+
+
+class _RangeReader(io.RawIOBase):
+    """Reads of one object's one version by ranged requests."""
+
+    def __init__(self, store: S3Store, info: ObjectInfo) -> None:
+        self._store, self._info, self._position = store, info, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._info.size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        length = min(len(buffer), self._info.size - self._position)
+        if length <= 0:
+            return 0
+        data = self._store.read_range(self._info.key, self._position, length, self._info.version)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def _version(etag: str) -> str:
+    return etag.strip('"')
+
+
+def _code(error: Exception) -> str:
+    return str(error.response["Error"].get("Code", "")) if isinstance(error, ClientError) else ""
+
+
+def _inconclusive(error: Exception) -> bool:
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return _code(error) in CONFLICT or status == 409
+    return isinstance(error, HTTPClientError | IncompleteReadError)

@@ -1,0 +1,113 @@
+"""Reading committed rows: whole shards only, streamed, and `latest` without holding the rows."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing, nullcontext
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ffaa_core.errors import CorruptTableError, NotFoundError
+from ffaa_core.storage import Store
+from ffaa_core.table.records import Commit
+from ffaa_core.table.run import Run
+from ffaa_core.table.schema import ROW_SCHEMA
+from ffaa_core.table.scratch import Scratch, scratch
+from ffaa_core.verdict import TRANSIENT
+
+BATCH = 4096
+
+
+def read_commit(
+    store: Store, commit: Commit, columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The rows of one committed shard; only the bytes of `columns` are fetched.
+
+    A column may be a path into the nested ones, such as `faces.list.element.box`.
+    """
+    try:
+        file = store.open(commit.file)
+    except NotFoundError as error:
+        raise CorruptTableError(f"{error}, but shard {commit.shard} of run {commit.run} needs it") from error
+    with closing(file), pq.ParquetFile(file, pre_buffer=True) as parquet:
+        yield from parquet.iter_batches(BATCH, columns=columns)
+
+
+def read_runs(store: Store, runs: Collection[Run], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """`columns` of every committed row of `runs`."""
+    for run in runs:
+        for commit in run.commits():
+            yield from read_commit(store, commit, columns)
+
+
+def read_rows(
+    store: Store,
+    runs: Collection[Run],
+    *,
+    latest: bool,
+    columns: Sequence[str] | None,
+    statuses: Collection[str] | None,
+    verdicts: Collection[str] | None,
+) -> Iterator[pa.RecordBatch]:
+    """Committed rows of `runs` as they were when the reading began; see `VerdictTable.rows`."""
+    commits = [commit for run in runs for commit in run.commits()]
+    fingerprints = {run.ordinal: run.fingerprint for run in runs}
+    wanted = list(columns) if columns is not None else [field.name for field in ROW_SCHEMA]
+    tops = {column.partition(".")[0] for column in wanted}
+    hidden = [name for name in ("status", "verdict") if name not in tops]
+    repeats = latest and len(set(fingerprints.values())) < len(fingerprints)
+    with scratch() if repeats else nullcontext() as place:
+        superseded = _superseded(place, store, commits, fingerprints) if place else None
+        for commit in commits:
+            outdated = superseded(commit) if superseded else pa.array([], pa.int32())
+            start = 0
+            for batch in read_commit(store, commit, wanted + hidden):
+                numbers = pa.array(range(start, start + len(batch)), pa.int32())
+                start += len(batch)
+                keep = pc.invert(pc.is_in(numbers, outdated))
+                if statuses is not None:
+                    keep = pc.and_(keep, pc.is_in(batch["status"], pa.array(sorted(statuses), pa.string())))
+                if verdicts is not None:
+                    keep = pc.and_(keep, pc.is_in(batch["verdict"], pa.array(sorted(verdicts), pa.string())))
+                kept = batch.drop_columns(hidden).filter(keep) if hidden else batch.filter(keep)
+                if len(kept):
+                    yield kept
+
+
+def _superseded(
+    place: Scratch, store: Store, commits: Sequence[Commit], fingerprints: dict[int, str]
+) -> Callable[[Commit], pa.Array]:
+    """A function from a commit to the positions of its rows that are not the latest of their image."""
+    place.run(
+        "CREATE TABLE keys (fingerprint VARCHAR, image_uri VARCHAR, settled BOOLEAN, run INTEGER, "
+        "shard INTEGER, position INTEGER)"
+    )
+    transient = pa.array(sorted(TRANSIENT), pa.string())
+    for commit in commits:
+        start = 0
+        for batch in read_commit(store, commit, ["image_uri", "status"]):
+            keys = pa.table(
+                {
+                    "fingerprint": pa.repeat(fingerprints[commit.run], len(batch)),
+                    "image_uri": batch["image_uri"],
+                    "settled": pc.invert(pc.is_in(batch["status"], transient)),
+                    "run": pa.repeat(commit.run, len(batch)),
+                    "shard": pa.repeat(commit.shard, len(batch)),
+                    "position": pa.array(range(start, start + len(batch))),
+                }
+            )
+            start += len(batch)
+            place.insert("keys", keys)
+    place.run(
+        "CREATE TABLE superseded AS SELECT run, shard, position FROM keys QUALIFY row_number() OVER "
+        "(PARTITION BY fingerprint, image_uri ORDER BY settled DESC, run DESC) > 1"
+    )
+
+    def positions(commit: Commit) -> pa.Array:
+        batches = place.query(
+            "SELECT position FROM superseded WHERE run = $run AND shard = $shard",
+            {"run": commit.run, "shard": commit.shard},
+        )
+        return pa.concat_arrays([pa.array([], pa.int32()), *(batch["position"] for batch in batches)])
+
+    return positions

@@ -1,0 +1,132 @@
+"""The JSON records of a verdict table, checked when they are read."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Self, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from ffaa_core.errors import CorruptTableError
+
+FORMAT = "ffaa-verdict-table"
+FORMAT_VERSION = 1
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marker:
+    """Says of a folder or prefix that it is a verdict table, and in which version."""
+
+    format: str
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanPart:
+    """One file of a plan: the images of `n_shards` shards from `first_shard` on."""
+
+    file: str
+    sha256: str
+    first_shard: int
+    n_shards: int
+    n_images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The seal of a run: what is to be done, under which settings, and where the images are named.
+
+    `kind` is the job the run belongs to, `name` the user's (`--run`), `planner` the uuid of who sealed it.
+    """
+
+    run: int
+    kind: str
+    name: str | None
+    fingerprint: str
+    settings: dict[str, Any]
+    planner: str
+    n_shards: int
+    n_images: int
+    parts: tuple[PlanPart, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Numbers of images, in all, by status and by verdict, of contested ones, and of faces."""
+
+    images: int
+    statuses: dict[str, int]
+    verdicts: dict[str, int]
+    contested: int
+    faces: int
+
+    @classmethod
+    def total(cls, counts: Iterable["Counts"]) -> Self:
+        """The sum over shards."""
+        statuses: Counter[str] = Counter()
+        verdicts: Counter[str] = Counter()
+        images = contested = faces = 0
+        for each in counts:
+            statuses.update(each.statuses)
+            verdicts.update(each.verdicts)
+            images, contested, faces = images + each.images, contested + each.contested, faces + each.faces
+        return cls(
+            images=images,
+            statuses=dict(sorted(statuses.items())),
+            verdicts=dict(sorted(verdicts.items())),
+            contested=contested,
+            faces=faces,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit:
+    """The commit marker of a shard: the data file that holds its rows, and what is in it.
+
+    `writer` is the uuid of the worker; `engine` its figures for the shard, such as tokens and seconds.
+    """
+
+    run: int
+    shard: int
+    file: str
+    sha256: str
+    size_bytes: int
+    writer: str
+    counts: Counts
+    engine: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a closed run came to. `engine` sums the numbers among the commits' engine figures."""
+
+    run: int
+    kind: str
+    name: str | None
+    fingerprint: str
+    exit_code: int
+    n_shards: int
+    counts: Counts
+    engine: dict[str, float]
+    manifest_sha256: str
+
+
+def encode(record: object) -> bytes:
+    """A record as JSON, one line, in the order of its fields."""
+    return TypeAdapter(type(record)).dump_json(record) + b"\n"
+
+
+def decode(kind: type[T], data: bytes, uri: str) -> T:
+    """Read a record back.
+
+    Raises:
+        CorruptTableError: it is not JSON, or misses or mistypes a field.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(data)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise CorruptTableError(f"{uri} is no {kind.__name__.lower()}: {where}: {problem['msg']}") from None

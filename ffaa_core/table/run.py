@@ -1,0 +1,217 @@
+"""A run: a sealed plan, the commits of its shards, and its close. Nothing here waits for or locks anyone."""
+
+import bisect
+import contextlib
+import hashlib
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ffaa_core.errors import AlreadyExistsError, CorruptTableError, NotFoundError, TableError
+from ffaa_core.storage import Store
+from ffaa_core.table import commit as commit_rules
+from ffaa_core.table import layout, manifest
+from ffaa_core.table.records import Commit, Counts, Plan, PlanPart, Summary, decode, encode
+
+
+class Outcome(NamedTuple):
+    """The commit a shard has now, and whether the call that asked made it."""
+
+    commit: Commit
+    won: bool
+
+
+class Run:
+    """One run of a verdict table. Can be sent to workers; each of them may commit any shard at any time."""
+
+    def __init__(self, store: Store, plan: Plan) -> None:
+        self._store = store
+        self.plan = plan
+        self._part: tuple[PlanPart, pa.Table] | None = None
+
+    def __reduce__(self) -> tuple[type["Run"], tuple[Store, Plan]]:
+        return Run, (self._store, self.plan)
+
+    def __repr__(self) -> str:
+        return f"Run({self.ordinal} of {self._store.uri!r})"
+
+    @classmethod
+    def load(cls, store: Store, ordinal: int) -> "Run":
+        """The sealed run of this ordinal.
+
+        Raises:
+            NotFoundError: no run of this ordinal is sealed.
+        """
+        key = layout.plan(ordinal)
+        return cls(store, decode(Plan, store.read(key).data, store.uri_of(key)))
+
+    @property
+    def ordinal(self) -> int:
+        return self.plan.run
+
+    @property
+    def fingerprint(self) -> str:
+        return self.plan.fingerprint
+
+    @property
+    def n_shards(self) -> int:
+        return self.plan.n_shards
+
+    @property
+    def n_images(self) -> int:
+        return self.plan.n_images
+
+    def open_shards(self) -> list[int]:
+        """The shards without a commit, in order."""
+        committed = set(self._committed_shards())
+        return [shard for shard in range(self.n_shards) if shard not in committed]
+
+    def plan_rows(self, shard: int) -> pa.Table:
+        """The planned images of a shard, in `PLAN_SCHEMA`."""
+        rows = self.plan_part(self._part_of(shard))
+        return rows.filter(pc.field("shard") == shard)
+
+    def plan_part(self, part: PlanPart) -> pa.Table:
+        """One part of the plan, checked against the digest in the seal. The last one read is kept.
+
+        Raises:
+            CorruptTableError: the part is missing or is not what was sealed.
+        """
+        if self._part is None or self._part[0] != part:
+            data = self._read(part.file)
+            if hashlib.sha256(data).hexdigest() != part.sha256:
+                raise CorruptTableError(
+                    f"{self._store.uri_of(part.file)} is not the plan part that was sealed"
+                )
+            self._part = part, pq.read_table(pa.BufferReader(data))
+        return self._part[1]
+
+    def commit(self, shard: int, rows: pa.Table, *, writer: str, engine: dict[str, Any]) -> Outcome:
+        """Make rows, in `ROW_SCHEMA`, the rows of a shard, unless another writer was first.
+
+        The data file is durable before the marker that names it. Whoever loses leaves its data file behind.
+
+        Args:
+            writer: uuid of the worker.
+            engine: JSON-ready figures to keep with the commit.
+
+        Raises:
+            TornShardError: the rows are not, key by key, the plan's rows of the shard.
+        """
+        rows = commit_rules.check_rows(
+            rows, self.plan_rows(shard), run=self.ordinal, fingerprint=self.fingerprint, shard=shard
+        )
+        file = layout.data_file(self.ordinal, shard, uuid.uuid4().hex)
+        with tempfile.TemporaryDirectory(prefix="ffaa-commit-") as folder:
+            path = Path(folder, "rows.parquet")
+            sha256 = commit_rules.write_data_file(rows, path)
+            size_bytes = path.stat().st_size
+            self._store.write(file, path)
+        mine = Commit(
+            run=self.ordinal,
+            shard=shard,
+            file=file,
+            sha256=sha256,
+            size_bytes=size_bytes,
+            writer=writer,
+            counts=commit_rules.count(rows),
+            engine=engine,
+        )
+        key = layout.commit(self.ordinal, shard)
+        try:
+            self._store.create(key, encode(mine))
+        except AlreadyExistsError:
+            winner = self._decode_commit(key, self._store.read(key).data)
+            return Outcome(winner, winner.file == file)
+        return Outcome(mine, True)
+
+    def commits(self) -> Iterator[Commit]:
+        """The commits there are, by shard: a closed run's from its manifest, else from their markers."""
+        if self.summary() is not None:
+            yield from manifest.decode(self._read(layout.manifest(self.ordinal)))
+        else:
+            yield from self.markers()
+
+    def markers(self) -> Iterator[Commit]:
+        """The commits as their markers tell them, whether or not the run is closed."""
+        keys = [layout.commit(self.ordinal, shard) for shard in self._committed_shards()]
+        for key, data in zip(keys, self._store.read_many(keys), strict=True):
+            yield self._decode_commit(key, data)
+
+    def summary(self) -> Summary | None:
+        """What the run came to; None while it is open."""
+        key = layout.summary(self.ordinal)
+        try:
+            return decode(Summary, self._store.read(key).data, self._store.uri_of(key))
+        except NotFoundError:
+            return None
+
+    def close(self, exit_code: int) -> Summary:
+        """Write manifest and summary; whoever comes later gets what the first closer wrote.
+
+        Raises:
+            TableError: a shard has no commit.
+        """
+        if summary := self.summary():
+            return summary
+        commits = list(self.markers())
+        if len(commits) < self.n_shards:
+            missing = self.n_shards - len(commits)
+            raise TableError(
+                f"run {self.ordinal} of {self._store.uri} cannot be closed: {missing} of its {self.n_shards} "
+                "shards are not committed"
+            )
+        manifest_key, summary_key = layout.manifest(self.ordinal), layout.summary(self.ordinal)
+        self._create_or_keep(manifest_key, manifest.encode(commits))
+        mine = Summary(
+            run=self.ordinal,
+            kind=self.plan.kind,
+            name=self.plan.name,
+            fingerprint=self.fingerprint,
+            exit_code=exit_code,
+            n_shards=self.n_shards,
+            counts=Counts.total(commit.counts for commit in commits),
+            engine=_sum_numbers(commit.engine for commit in commits),
+            manifest_sha256=hashlib.sha256(self._read(manifest_key)).hexdigest(),
+        )
+        self._create_or_keep(summary_key, encode(mine))
+        return decode(Summary, self._read(summary_key), self._store.uri_of(summary_key))
+
+    def _committed_shards(self) -> Iterator[int]:
+        for info in self._store.list(layout.commits(self.ordinal)):
+            yield layout.shard_of(info.key)
+
+    def _part_of(self, shard: int) -> PlanPart:
+        if not 0 <= shard < self.n_shards:
+            raise TableError(f"run {self.ordinal} has shards 0 to {self.n_shards - 1}, not {shard}")
+        return self.plan.parts[bisect.bisect(self.plan.parts, shard, key=lambda part: part.first_shard) - 1]
+
+    def _create_or_keep(self, key: str, data: bytes) -> None:
+        with contextlib.suppress(AlreadyExistsError):
+            self._store.create(key, data)
+
+    def _read(self, key: str) -> bytes:
+        try:
+            return self._store.read(key).data
+        except NotFoundError as error:
+            raise CorruptTableError(
+                f"{error}, but run {self.ordinal} of {self._store.uri} needs it"
+            ) from error
+
+    def _decode_commit(self, key: str, data: bytes) -> Commit:
+        return decode(Commit, data, self._store.uri_of(key))
+
+
+def _sum_numbers(figures: Iterator[dict[str, Any]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for each in figures:
+        for name, value in each.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                total[name] = total.get(name, 0) + value
+    return total

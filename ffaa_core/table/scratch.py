@@ -1,0 +1,49 @@
+"""A place to sort, join and group what does not fit in memory: DuckDB, which spills to disk."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+MEMORY = "1GB"
+BATCH = 1 << 16
+
+
+class Scratch:
+    """Tables that live as long as the `with` block of `scratch()`."""
+
+    def __init__(self, connection: "DuckDBPyConnection") -> None:
+        self._connection = connection
+
+    def run(self, sql: str) -> None:
+        self._connection.execute(sql)
+
+    def insert(self, table: str, rows: pa.Table | pa.RecordBatch) -> None:
+        """Append rows to a table whose columns have the names of theirs."""
+        self._connection.register("inserted", rows)
+        self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM inserted")
+        self._connection.unregister("inserted")
+
+    def query(self, sql: str, parameters: dict[str, object]) -> Iterator[pa.RecordBatch]:
+        """The rows of a query, in batches; nothing else may be asked before the last one is read."""
+        yield from self._connection.sql(sql, params=parameters).to_arrow_reader(BATCH)
+
+
+@contextmanager
+def scratch() -> Iterator[Scratch]:
+    """An empty scratch place in the system's temporary folder, removed at the end."""
+    import duckdb
+
+    with (
+        tempfile.TemporaryDirectory(prefix="ffaa-scratch-") as folder,
+        duckdb.connect(
+            f"{folder}/scratch.duckdb",
+            config={"temp_directory": folder, "memory_limit": MEMORY, "autoinstall_known_extensions": False},
+        ) as connection,
+    ):
+        yield Scratch(connection)

@@ -1,0 +1,236 @@
+"""The verdict table: opening it, planning the next run, and reading its rows."""
+
+import contextlib
+import json
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from ffaa_core.errors import AlreadyExistsError, NotFoundError, RunConflictError, TableError
+from ffaa_core.storage import Store, open_store
+from ffaa_core.table import layout
+from ffaa_core.table.plan import (
+    KNOWN_COLUMNS,
+    SHARD_BYTES,
+    SHARD_SIZE,
+    PlannedImage,
+    ShardLimits,
+    load_known,
+    load_listing,
+    unsettled,
+    write_parts,
+)
+from ffaa_core.table.reader import read_rows, read_runs
+from ffaa_core.table.records import FORMAT, FORMAT_VERSION, Marker, Plan, Summary, decode, encode
+from ffaa_core.table.run import Run
+from ffaa_core.table.scratch import Scratch, scratch
+from ffaa_core.verdict import Status
+
+
+class VerdictTable:
+    """A verdict table in a store. `open` gives one by its URI.
+
+    Objects that can be created only once decide every race, so there is no lock, leader, database or clock.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    @classmethod
+    def open(cls, uri: str, *, create: bool = False) -> "VerdictTable":
+        """The table below a local folder or an S3 prefix.
+
+        Args:
+            create: make it one if there is nothing yet.
+
+        Raises:
+            TableError: there is none, there is something else, or a later version wrote it.
+        """
+        table = cls(open_store(uri))
+        table._check_marker(create)
+        return table
+
+    @property
+    def uri(self) -> str:
+        return self.store.uri
+
+    def runs(self) -> list[Run]:
+        """The sealed runs, by ordinal."""
+        return [Run.load(self.store, ordinal) for ordinal in self._sealed()]
+
+    def latest_summary(self, fingerprint: str) -> Summary | None:
+        """What the last closed run under the fingerprint came to; None if there is none."""
+        for ordinal in reversed(self._sealed()):
+            run = Run.load(self.store, ordinal)
+            if run.fingerprint == fingerprint and (summary := run.summary()):
+                return summary
+        return None
+
+    def rows(
+        self,
+        *,
+        latest: bool = True,
+        columns: Sequence[str] | None = None,
+        statuses: Collection[str] | None = None,
+        verdicts: Collection[str] | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Committed rows, streamed; a run that is going on shows the shards it has committed, whole.
+
+        Args:
+            latest: of several rows of an image under one fingerprint only the one that counts: settled beats
+                transient, then the later run.
+            columns: only these, or paths into nested ones such as `faces.list.element.box`.
+            statuses, verdicts: only rows with one of these.
+        """
+        return read_rows(
+            self.store, self.runs(), latest=latest, columns=columns, statuses=statuses, verdicts=verdicts
+        )
+
+    def plan(
+        self,
+        images: Iterable[PlannedImage],
+        *,
+        fingerprint: str,
+        settings: dict[str, Any],
+        kind: str = "score",
+        name: str | None = None,
+        shard_size: int = SHARD_SIZE,
+        shard_bytes: int = SHARD_BYTES,
+        retry: Collection[Status] = (),
+    ) -> Run | None:
+        """The run to work on: the open one, or a new one over the images that are not settled yet.
+
+        Args:
+            images: the listing, read only when a new run is planned, and once. Repeated URIs count once.
+            fingerprint: images settled under it, at the listed version, are left out.
+            settings: JSON-ready; an open run is continued only under the same ones.
+            kind: the job, such as `score`.
+            name: the user's name of the run. When the last run has it and is closed there is nothing to do.
+            shard_size, shard_bytes: the most images and bytes of a shard.
+            retry: statuses planned again whatever the number of attempts.
+
+        Returns:
+            None when there is nothing to do.
+
+        Raises:
+            RunConflictError: a run with other settings is open.
+        """
+        intent = Plan(
+            run=0,
+            kind=kind,
+            name=name,
+            fingerprint=fingerprint,
+            settings=json.loads(json.dumps(settings)),
+            planner=uuid.uuid4().hex,
+            n_shards=0,
+            n_images=0,
+            parts=(),
+        )
+        limits = ShardLimits(images=shard_size, bytes=shard_bytes)
+        last = self._last_run()
+        if last is not None and last.summary() is None:
+            return self._adopt(last, intent)
+        with scratch() as place:
+            load_listing(place, images)
+            while True:
+                if last is not None and name is not None and last.plan.name == name:
+                    return None
+                sealed = self._seal_next(place, last, intent, limits, retry)
+                if sealed is None or sealed.plan.planner == intent.planner:
+                    return sealed
+                if sealed.summary() is None:
+                    return self._adopt(sealed, intent)
+                last = sealed
+
+    def _seal_next(
+        self, place: Scratch, last: Run | None, intent: Plan, limits: ShardLimits, retry: Collection[Status]
+    ) -> Run | None:
+        """Seal the run after `last`, which is closed, or find who did; None if every image is settled.
+
+        That the ordinal was free until now proves that no run came between the rows read and the seal.
+        """
+        ordinal = last.ordinal + 1 if last else 1
+        known = [run for run in self.runs()[: ordinal - 1] if run.fingerprint == intent.fingerprint]
+        load_known(place, read_runs(self.store, known, KNOWN_COLUMNS))
+        parts = write_parts(self.store, ordinal, intent.planner, unsettled(place, retry), limits)
+        if not parts:
+            return None
+        plan = Plan(
+            run=ordinal,
+            kind=intent.kind,
+            name=intent.name,
+            fingerprint=intent.fingerprint,
+            settings=intent.settings,
+            planner=intent.planner,
+            n_shards=sum(part.n_shards for part in parts),
+            n_images=sum(part.n_images for part in parts),
+            parts=parts,
+        )
+        try:
+            self.store.create(layout.plan(ordinal), encode(plan))
+        except AlreadyExistsError:
+            return Run.load(self.store, ordinal)
+        return Run(self.store, plan)
+
+    def _adopt(self, run: Run, intent: Plan) -> Run:
+        plan = run.plan
+        differing = [
+            word
+            for word in ("kind", "fingerprint", "settings")
+            if getattr(plan, word) != getattr(intent, word)
+        ]
+        if not differing:
+            return run
+        if "settings" in differing:
+            names = sorted(plan.settings.keys() | intent.settings.keys())
+            odd = [name for name in names if plan.settings.get(name) != intent.settings.get(name)]
+            differing[differing.index("settings")] = f"settings ({', '.join(odd)})"
+        named = f" ({plan.name})" if plan.name else ""
+        raise RunConflictError(
+            f"run {plan.run}{named} is open on {self.uri} with another {', '.join(differing)}; it was sealed "
+            f"as {plan.kind} under fingerprint {plan.fingerprint}. Finish it with the command that began it, "
+            "or give another OUTPUT"
+        )
+
+    def _last_run(self) -> Run | None:
+        sealed = self._sealed()
+        return Run.load(self.store, sealed[-1]) if sealed else None
+
+    def _sealed(self) -> list[int]:
+        """Ordinals of the sealed runs. Only the highest folder may be a plan still being written."""
+        ordinals = sorted(int(name) for name in self.store.folders(layout.RUNS) if name.isdecimal())
+        while ordinals and not self.store.exists(layout.plan(ordinals[-1])):
+            ordinals.pop()
+        return ordinals
+
+    def _check_marker(self, create: bool) -> None:
+        uri = self.store.uri_of(layout.MARKER)
+        marker = self._read_marker()
+        if marker is None:
+            occupied = next(self.store.list(), None)
+            marker = self._read_marker()  # whoever filled the folder since may have made it a table
+            if marker is None and occupied is not None:
+                raise TableError(
+                    f"{self.uri} is no verdict table: it has no {layout.MARKER} but holds {occupied.key!r}; "
+                    "give an empty or new OUTPUT"
+                )
+        if marker is None:
+            if not create:
+                raise TableError(f"there is no verdict table at {self.uri}: {uri} does not exist")
+            with contextlib.suppress(AlreadyExistsError):
+                self.store.create(layout.MARKER, encode(Marker(format=FORMAT, version=FORMAT_VERSION)))
+            marker = decode(Marker, self.store.read(layout.MARKER).data, uri)
+        if marker.format != FORMAT or marker.version > FORMAT_VERSION:
+            raise TableError(
+                f"{uri} says {marker.format} version {marker.version}; this program reads {FORMAT} up to "
+                f"version {FORMAT_VERSION}"
+            )
+
+    def _read_marker(self) -> Marker | None:
+        try:
+            data = self.store.read(layout.MARKER).data
+        except NotFoundError:
+            return None
+        return decode(Marker, data, self.store.uri_of(layout.MARKER))
