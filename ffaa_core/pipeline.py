@@ -10,6 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ffaa_core.answering import ask
 from ffaa_core.answers import Answer
 from ffaa_core.engine.base import AnswerEngine
@@ -20,6 +23,8 @@ from ffaa_core.verdict import FaceVerdict, ImageVerdict, JudgedAnswer, Status, j
 if TYPE_CHECKING:
     from ffaa_core.faces import Face
     from ffaa_core.mids import Judge
+
+Logits = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +97,7 @@ def conclude(images: Sequence[PendingImage], judge_network: "Judge") -> list[Ima
     return [_conclude_image(image, logits) for image in images]
 
 
-def _conclude_image(
-    pending: PendingImage, logits: Iterator[Sequence[Sequence[float]] | None]
-) -> ImageVerdict:
+def _conclude_image(pending: PendingImage, logits: Iterator[Logits | None]) -> ImageVerdict:
     if not pending.faces:
         return pending.image
     return roll_up(
@@ -103,7 +106,7 @@ def _conclude_image(
     )
 
 
-def _conclude_face(pending: PendingFace, logits: Sequence[Sequence[float]] | None) -> FaceVerdict:
+def _conclude_face(pending: PendingFace, logits: Logits | None) -> FaceVerdict:
     face = FaceVerdict(
         box=pending.face.box,
         detection_score=pending.face.detection_score,
@@ -111,4 +114,4 @@ def _conclude_face(pending: PendingFace, logits: Sequence[Sequence[float]] | Non
         crop_sha256=pending.face.crop_sha256,
         answers=tuple(JudgedAnswer(answer=answer) for answer in pending.answers),
     )
-    return face if logits is None else judge(face, pending.answers, logits)
+    return face if logits is None else judge(face, pending.answers, logits.tolist())

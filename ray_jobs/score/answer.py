@@ -15,6 +15,7 @@ from ffaa_core.errors import EngineDeadError
 from ffaa_core.pipeline import answer
 from ray_jobs.score.blocks import ShardImage, from_block, to_block
 from ray_jobs.score.job import Job
+from ray_jobs.score.progress import Progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,7 +30,7 @@ SHARDS_IN_FLIGHT = 3
 class AnswerStage:
     """Holds one engine, and the event loop it lives in; several threads bring it shards."""
 
-    def __init__(self, job: Job, progress: "ActorHandle") -> None:
+    def __init__(self, job: Job, progress: "ActorHandle[Progress]") -> None:
         from ffaa_core.engine.vllm_engine import VllmEngine
 
         self._job, self._progress = job, progress

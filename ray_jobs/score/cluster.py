@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from ray_jobs.score.config import ScoreConfig
 
@@ -55,7 +56,9 @@ def cluster(*, verbose: bool) -> Iterator[None]:
 
     level = logging.INFO if verbose else logging.ERROR
     address = os.environ.get("RAY_ADDRESS")
-    local = {} if address else {"num_cpus": max(2, os.cpu_count() or 1), "include_dashboard": False}
+    local: dict[str, Any] = (
+        {} if address else {"num_cpus": max(2, os.cpu_count() or 1), "include_dashboard": False}
+    )
     ray.init(
         address=address or "local",
         log_to_driver=verbose,

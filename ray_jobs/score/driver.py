@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from typing import Any
 
 from rich.console import Console
 
@@ -16,20 +17,20 @@ from ray_jobs.score.judge import JudgeStage
 from ray_jobs.score.progress import Progress
 
 
-def drive(job: Job, run: Run, console: Console, *, verbose: bool) -> None:
-    """Score and commit every open shard of `run`, showing how it goes.
+def drive(job: Job, run: Run, shards: list[int], console: Console, *, verbose: bool) -> None:
+    """Score and commit the open `shards` of `run`, showing how it goes.
 
     Raises:
         FFAAError: what a stage could not turn into an image's status, such as a bundle that does not fit.
     """
     before = Counter[str]()
     for commit in run.commits():
-        before.update(commit.rows_by_status)
+        before.update(commit.counts.statuses)
     state = RunState(n_images=run.n_images, images_done_before=before.total(), statuses=before)
     with cluster(verbose=verbose):
         import ray
 
-        progress = ray.remote(num_cpus=0)(Progress).remote()
+        progress: Any = ray.remote(Progress).options(num_cpus=0).remote()
 
         def update(state: RunState) -> None:
             totals = ray.get(progress.totals.remote())
@@ -38,12 +39,12 @@ def drive(job: Job, run: Run, console: Console, *, verbose: bool) -> None:
 
         with Display(state, update, console):
             try:
-                _run_stages(job, run.open_shards(), progress, state.statuses)
+                _run_stages(job, shards, progress, state.statuses)
             except ray.exceptions.RayError as error:
                 raise _own_error(error) or error from None
 
 
-def _run_stages(job: Job, shards: list[int], progress: object, statuses: Counter[str]) -> None:
+def _run_stages(job: Job, shards: list[int], progress: Any, statuses: Counter[str]) -> None:
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
@@ -51,11 +52,12 @@ def _run_stages(job: Job, shards: list[int], progress: object, statuses: Counter
     context.target_max_block_size = None  # a shard's block is never split
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    shares = divide(ray.cluster_resources().get("GPU", 0), job.config)
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    shares = divide(resources.get("GPU", 0), job.config)
     results = (
         ray.data.range(len(shards), override_num_blocks=len(shards))
         .map_batches(
-            fetch_crop,
+            fetch_crop,  # type: ignore[arg-type]
             batch_size=None,
             batch_format="pyarrow",
             fn_kwargs={"job": job, "shards": shards, "progress": progress},

@@ -10,6 +10,7 @@ from ffaa_core.storage import Content, locate
 from ffaa_core.verdict import ImageVerdict, Status
 from ray_jobs.score.blocks import ShardImage, to_block
 from ray_jobs.score.job import Job
+from ray_jobs.score.progress import Progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,7 +20,9 @@ READERS = 8
 """Reads of one shard under way at once: enough to hide the latency of object storage."""
 
 
-def fetch_crop(block: "pa.Table", job: Job, shards: list[int], progress: "ActorHandle") -> "pa.Table":
+def fetch_crop(
+    block: "pa.Table", job: Job, shards: list[int], progress: "ActorHandle[Progress]"
+) -> "pa.Table":
     """Turn a block of one number, a place in `shards`, into that shard's block."""
     shard = shards[block.column("id")[0].as_py()]
     settings = job.config.scoring

@@ -6,7 +6,8 @@ from functools import lru_cache
 from ffaa_core.bundle import Bundle
 from ffaa_core.errors import BundleError
 from ffaa_core.settings import fingerprint
-from ffaa_core.table import Run, VerdictTable
+from ffaa_core.storage import open_store
+from ffaa_core.table import Run
 from ray_jobs.score.config import ScoreConfig
 
 
@@ -43,4 +44,4 @@ class Job:
 
 @lru_cache(maxsize=4)
 def _open_run(output: str, ordinal: int) -> Run:
-    return VerdictTable.open(output).run(ordinal)
+    return Run.load(open_store(output), ordinal)

@@ -50,5 +50,5 @@ class JudgeStage:
             ROW_SCHEMA,
         )
         engine = asdict(figures_of(block)) | {"environment": self._environment}
-        commit = self._run.commit(shard, rows, writer=self._writer, engine=engine)
-        return pa.table({"shard": [shard], "statuses": [json.dumps(commit.rows_by_status)]})
+        outcome = self._run.commit(shard, rows, writer=self._writer, engine=engine)
+        return pa.table({"shard": [shard], "statuses": [json.dumps(outcome.commit.counts.statuses)]})
