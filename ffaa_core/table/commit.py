@@ -17,21 +17,29 @@ KEY = ("image_uri", "planned_version", "attempts")
 """The columns in which rows equal the plan's, one by one and in order."""
 
 
-def check_rows(rows: pa.Table, planned: pa.Table, *, run: int, fingerprint: str, shard: int) -> pa.Table:
-    """The rows in `ROW_SCHEMA`, once they are, key by key, the plan's rows of the shard.
+def cast_rows(rows: pa.Table) -> pa.Table:
+    """The rows in `ROW_SCHEMA`, which whoever made or moved them may have loosened.
+
+    Raises:
+        TableError: a column is missing, too many, or cannot have its type.
+    """
+    if rows.schema.names != ROW_SCHEMA.names:
+        odd = sorted(set(rows.schema.names) ^ set(ROW_SCHEMA.names)) or "their order"
+        raise TableError(f"the rows do not have the columns of a verdict table: {odd}")
+    try:
+        return rows.cast(ROW_SCHEMA)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        raise TableError(f"the rows do not have the types of a verdict table: {error}") from error
+
+
+def check_rows(rows: pa.Table, planned: pa.Table, *, run: int, fingerprint: str, shard: int) -> None:
+    """Make sure that rows are, key by key, the plan's rows of the shard; other columns may be absent.
 
     Raises:
         TornShardError: an image is missing, foreign, doubled or out of order.
-        TableError: they lack the schema, name another run, fingerprint or shard, or an unknown status.
+        TableError: a row names another run, fingerprint or shard, or an unknown status.
     """
     where = f"shard {shard} of run {run}"
-    if rows.schema.names != ROW_SCHEMA.names:
-        odd = sorted(set(rows.schema.names) ^ set(ROW_SCHEMA.names)) or "their order"
-        raise TableError(f"the rows for {where} do not have the columns of a verdict table: {odd}")
-    try:
-        rows = rows.cast(ROW_SCHEMA)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
-        raise TableError(f"the rows for {where} do not have the types of a verdict table: {error}") from error
     if len(rows) != len(planned):
         raise TornShardError(f"{where} was offered {len(rows)} rows, planned are {len(planned)} images")
     for column in KEY:
@@ -45,7 +53,6 @@ def check_rows(rows: pa.Table, planned: pa.Table, *, run: int, fingerprint: str,
             raise TableError(f"the rows for {where} have {column} {strangers}, it must be {expected!r}")
     if unknown := set(pc.unique(rows["status"]).to_pylist()) - set(Status):
         raise TableError(f"the rows for {where} have unknown statuses: {sorted(unknown)}")
-    return rows
 
 
 def count(rows: pa.Table) -> Counts:

@@ -104,7 +104,8 @@ class Run:
         Raises:
             TornShardError: the rows are not, key by key, the plan's rows of the shard.
         """
-        rows = commit_rules.check_rows(
+        rows = commit_rules.cast_rows(rows)
+        commit_rules.check_rows(
             rows, self.plan_rows(shard), run=self.ordinal, fingerprint=self.fingerprint, shard=shard
         )
         file = layout.data_file(self.ordinal, shard, uuid.uuid4().hex)
@@ -178,10 +179,14 @@ class Run:
             n_shards=self.n_shards,
             counts=Counts.total(commit.counts for commit in commits),
             engine=_sum_numbers(commit.engine for commit in commits),
-            manifest_sha256=hashlib.sha256(self._read(manifest_key)).hexdigest(),
+            manifest_sha256=self.manifest_sha256(),
         )
         self._create_or_keep(summary_key, encode(mine))
         return decode(Summary, self._read(summary_key), self._store.uri_of(summary_key))
+
+    def manifest_sha256(self) -> str:
+        """Digest of the closed run's manifest as it is stored."""
+        return hashlib.sha256(self._read(layout.manifest(self.ordinal))).hexdigest()
 
     def _committed_shards(self) -> Iterator[int]:
         for info in self._store.list(layout.commits(self.ordinal)):
