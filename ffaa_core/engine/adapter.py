@@ -1,0 +1,140 @@
+"""A PEFT LoRA adapter: what it holds, what of a checkpoint it changes, and the checkpoint with it merged in."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from ffaa_core.engine.checkpoint import published_name, tensors
+from ffaa_core.errors import AdapterError
+
+if TYPE_CHECKING:
+    import torch
+
+Shape = tuple[int, ...]
+
+_PEFT_PREFIX = "base_model.model."
+_LANGUAGE_MODEL = "language_model.model."
+_A, _B = ".lora_A.weight", ".lora_B.weight"
+_UNSUPPORTED = (
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+    "modules_to_save",
+    "fan_in_fan_out",
+    "use_qalora",
+)
+_NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """A LoRA adapter as PEFT saves it: for each module W of the language model, W + scale * B @ A.
+
+    `factors` maps the module's published name, such as `language_model.model.layers.0.self_attn.q_proj`, to
+    A (rank, inputs) and B (outputs, rank).
+    """
+
+    path: Path
+    rank: int
+    scale: float
+    factors: dict[str, tuple["torch.Tensor", "torch.Tensor"]]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read `adapter_config.json` and `adapter_model.safetensors`.
+
+        Raises:
+            AdapterError: a file is missing, the adapter is of a kind that is not supported, or a key is not that
+                of a LoRA matrix of the language model.
+        """
+        from safetensors.torch import load_file
+
+        try:
+            config = json.loads((path / "adapter_config.json").read_text())
+            weights = load_file(path / "adapter_model.safetensors")
+        except (OSError, ValueError) as error:
+            raise AdapterError(f"cannot read the adapter in {path}: {error}") from error
+        _check_config(path, config)
+        rank = int(config["r"])
+        divisor = math.sqrt(rank) if config.get("use_rslora") else rank
+        return cls(path=path, rank=rank, scale=config["lora_alpha"] / divisor, factors=_pair(path, weights))
+
+    def check_fits(self, shapes: dict[str, Shape]) -> None:
+        """Prove that every tensor of the adapter changes a tensor of a checkpoint.
+
+        Args:
+            shapes: the checkpoint's published tensor names and their shapes.
+
+        Raises:
+            AdapterError: a module is not in the checkpoint, has another shape, or is not changed at all.
+        """
+        unknown = [module for module in self.factors if f"{module}.weight" not in shapes]
+        if unknown:
+            raise AdapterError(
+                f"the adapter in {self.path} changes modules that the model does not have: {_some(unknown)}"
+            )
+        for module, (a, b) in self.factors.items():
+            outputs, inputs = shapes[f"{module}.weight"]
+            if a.shape != (self.rank, inputs) or b.shape != (outputs, self.rank):
+                raise AdapterError(
+                    f"the adapter in {self.path} does not fit {module}: A {tuple(a.shape)} and B {tuple(b.shape)} "
+                    f"of rank {self.rank} for a weight of {(outputs, inputs)}"
+                )
+            if not (a.any() and b.any()):
+                raise AdapterError(f"the adapter in {self.path} is zero for {module}: it was never trained")
+
+    def merged(self, mllm: Path) -> Iterator[tuple[str, "torch.Tensor"]]:
+        """Every tensor of the checkpoint `mllm` with the adapter added, one at a time, in the dtype it has there."""
+        for name, tensor in tensors(mllm):
+            factors = self.factors.get(name.removesuffix(".weight"))
+            if factors is None:
+                yield name, tensor
+            else:
+                a, b = (factor.float() for factor in factors)
+                yield name, (tensor.float() + self.scale * (b @ a)).to(tensor.dtype)
+
+
+def _check_config(path: Path, config: dict[str, Any]) -> None:
+    if config.get("peft_type") != "LORA":
+        raise AdapterError(
+            f"the adapter in {path} is of type {config.get('peft_type')}: only LORA is supported"
+        )
+    used = [name for name in _UNSUPPORTED if config.get(name)]
+    if config.get("bias", "none") != "none":
+        used.append("bias")
+    if used:
+        raise AdapterError(
+            f"the adapter in {path} uses {', '.join(used)}: merge it into the model's weights first"
+        )
+
+
+def _pair(path: Path, weights: dict[str, "torch.Tensor"]) -> dict[str, tuple["torch.Tensor", "torch.Tensor"]]:
+    """Both matrices of each module, by its published name."""
+    strange = [key for key in weights if not _is_language_model_lora(key)]
+    if strange or not weights:
+        raise AdapterError(
+            f"the adapter in {path} has keys that would be ignored: {_some(strange)}. Expected are names like "
+            f"{_PEFT_PREFIX}model.language_model.layers.0.self_attn.q_proj{_A}; the original LLaVA's names lack "
+            "`language_model`, and projector weights belong into the model"
+        )
+    modules = {key.removesuffix(_A).removesuffix(_B) for key in weights}
+    alone = [module for module in modules if module + _A not in weights or module + _B not in weights]
+    if alone:
+        raise AdapterError(f"the adapter in {path} lacks lora_A or lora_B of {_some(alone)}")
+    return {
+        published_name(module.removeprefix(_PEFT_PREFIX)): (weights[module + _A], weights[module + _B])
+        for module in sorted(modules)
+    }
+
+
+def _is_language_model_lora(key: str) -> bool:
+    module = published_name(key.removeprefix(_PEFT_PREFIX))
+    return key.startswith(_PEFT_PREFIX) and module.startswith(_LANGUAGE_MODEL) and key.endswith((_A, _B))
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(sorted(names)[:_NAMES_SHOWN])
+    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"

@@ -1,0 +1,74 @@
+"""What every answer engine offers, and the figures it keeps."""
+
+from dataclasses import asdict, dataclass
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Crop = NDArray[np.uint8]
+"""A face crop: (336, 336, 3), RGB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """One generated text. `finish_reason` is `stop` when it ended by itself and `length` when it was cut.
+
+    `cached_tokens` of the `prompt_tokens` were not computed again, for another request had them in common.
+    """
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineFigures:
+    """What an engine has done: requests, tokens, and the seconds with at least one request in flight."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Self) -> Self:
+        mine, theirs = asdict(self), asdict(other)
+        return type(self)(**{name: mine[name] + theirs[name] for name in mine})
+
+    def __sub__(self, other: Self) -> Self:
+        mine, theirs = asdict(self), asdict(other)
+        return type(self)(**{name: mine[name] - theirs[name] for name in mine})
+
+
+class AnswerEngine(Protocol):
+    """Generates greedily; requests made at the same time are batched."""
+
+    async def generate(
+        self, prompt: str, crop: Crop, crop_sha256: str, max_tokens: int, constraint: str | None = None
+    ) -> Generation:
+        """Answer `prompt`, which holds one `<image>`, about `crop`.
+
+        Args:
+            prompt: the conversation so far, in the model's template.
+            crop: (336, 336, 3) uint8, RGB.
+            crop_sha256: digest of the crop's pixels. Equal digests share computed image tokens unseen.
+            max_tokens: at most so many new tokens.
+            constraint: a regular expression that the whole text must match, or None.
+
+        Raises:
+            EngineError: this request could not be answered; others can.
+            EngineDeadError: the engine is gone, and every further request will raise this.
+        """
+        ...
+
+    def figures(self) -> EngineFigures:
+        """What was done since the start."""
+        ...
+
+    async def close(self) -> None:
+        """Stop the engine and its processes; may be called more than once."""
+        ...

@@ -1,0 +1,28 @@
+"""The process environment vLLM is started with: private, offline, quiet, and modest on a CPU."""
+
+import os
+
+VERBOSE = "FFAA_VERBOSE"
+
+
+def prepare_environment() -> None:
+    """Set what vLLM and its processes read from the environment, where the user has not set it.
+
+    On a CPU vLLM by default pins its threads to fixed cores, the same ones for every engine on a machine and those
+    that other stages use; here the system places them, and one core is left to the others.
+    """
+    defaults = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1)),
+    }
+    if not os.environ.get(VERBOSE):
+        defaults |= {
+            "VLLM_LOGGING_LEVEL": "ERROR",
+            "TRANSFORMERS_VERBOSITY": "error",
+            "GLOG_minloglevel": "3",
+        }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
