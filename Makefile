@@ -36,6 +36,6 @@ clean: ## remove .venv and what the demo wrote
 $(INSTALLED): pyproject.toml infra/constraints-cpu.txt infra/make-venv $(wildcard infra/torchvision-hook/*.*)
 	@infra/make-venv .venv $(PYTHON)
 	@echo "Installing into .venv: about 2 GB the first time, which takes some minutes."
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint infra/constraints-cpu.txt \
+	@$(BIN)/pip install -qq --disable-pip-version-check --constraint infra/constraints-cpu.txt \
 		--editable '.[cpu,dev]' ./infra/torchvision-hook
 	@touch $@
