@@ -9,7 +9,7 @@ text/          MIDS's text encoder (T5, Transformers layout) and its tokenizer
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self, get_args
@@ -110,7 +110,7 @@ class Bundle:
             from ffaa_core.bundle.fetch import fetch
 
             return cls.open(fetch(str(path_or_uri)))
-        path = Path(path_or_uri)
+        path = Path(path_or_uri).expanduser().absolute()
         try:
             content = (path / MANIFEST).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -160,16 +160,16 @@ class Bundle:
         """What must be said with every verdict of this bundle, if anything."""
         return self.manifest.warning
 
-    def verify(self) -> None:
-        """Read every file and compare it with the manifest.
+    def verify(self, parts: Collection[str] = PARTS) -> None:
+        """Read every file of `parts` and compare it with the manifest.
 
         Raises:
             BundleError: each file that differs, is missing, or is not in the manifest, by name.
         """
-        found = {name: part for name in PARTS if (part := describe_part(self.path / name)).files}
+        found = {name: part for name in parts if (part := describe_part(self.path / name)).files}
         stated = self.manifest.parts
         problems = []
-        for name in PARTS:
+        for name in parts:
             is_there = found[name].files if name in found else {}
             is_stated = stated[name].files if name in stated else {}
             for file in sorted(is_there.keys() | is_stated.keys()):

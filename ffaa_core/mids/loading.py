@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 from transformers.utils.logging import disable_progress_bar
 
 from ffaa_core.bundle.bundle import Bundle
-from ffaa_core.errors import BundleError, ConfigurationError
+from ffaa_core.errors import BundleError
 from ffaa_core.mids.network import MidsConfig, MidsNetwork, is_trained
 from ffaa_core.settings import from_mapping
 
@@ -113,5 +113,5 @@ def _checked(read: Any, directory: Path, *rest: Any) -> Any:
     """Call `read`; whatever a damaged or ill-fitting part makes it raise becomes an error naming the part."""
     try:
         return read(directory, *rest)
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, ConfigurationError) as error:
+    except Exception as error:
         raise BundleError(f"the bundle's part {directory} cannot be loaded: {error}") from error

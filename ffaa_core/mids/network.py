@@ -4,10 +4,11 @@ Source: FFAA's published MIDS. Modules and parameters bear the published names, 
 one; every size comes from the encoders and `MidsConfig`.
 """
 
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from transformers import T5EncoderModel
 
@@ -17,7 +18,7 @@ N_CLASSES = 4
 TOKENS_PER_ANSWER = 6
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class MidsConfig:
     """Sizes that the encoders do not settle; the defaults are the published ones.
 

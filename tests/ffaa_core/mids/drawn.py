@@ -6,7 +6,21 @@ import numpy as np
 
 from ffaa_core.mids.judge import Crop
 
-WORDS = "the skin of a face is smooth and its hair melts into blurred light behind one ear".split()
+WORDS = [
+    "the",
+    "skin",
+    "of",
+    "a",
+    "face",
+    "is",
+    "smooth",
+    "hair",
+    "melts",
+    "into",
+    "blurred",
+    "light",
+    "behind",
+]
 
 
 def faces(n: int, seed: int = 0) -> tuple[list[Crop], list[list[str]]]:

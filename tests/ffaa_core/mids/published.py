@@ -1,10 +1,9 @@
-"""An independent reading of the published MIDS: one face at a time, no mask, Transformers' CLIP, plain attention.
+"""An independent reading of the published MIDS: one face at a time, no mask, Transformers' CLIP.
 
 It shares no code with ffaa_core.mids and reads only its weights.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedTokenizerBase, T5EncoderModel
 
@@ -23,7 +22,7 @@ def logits(
     *,
     mask_padding: bool = False,
 ) -> Tensor:
-    """(3, 4) for one face. `mask_padding` departs from what is published: padding takes no part in any attention."""
+    """(3, 4) for one face. `mask_padding` departs from the published: padding takes part in no attention."""
     weights = network.state_dict()
     padded = tokenizer(answers, padding="longest", truncation=True, max_length=512, return_tensors="pt")
     texts = text_encoder(**padded).last_hidden_state
@@ -112,4 +111,4 @@ def _linear(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
 
 
 def _norm(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"])
+    return nn.functional.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"])
