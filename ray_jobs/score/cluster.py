@@ -2,10 +2,12 @@
 
 import logging
 import os
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from ray_jobs.score.config import ScoreConfig
 
@@ -31,30 +33,57 @@ class Shares:
 def divide(gpus: float, config: ScoreConfig) -> Shares:
     """Share out a cluster with this many GPUs; without any, the engines and MIDS run on CPUs.
 
-    CPU shares are halves, so that two cores hold an engine, a MIDS and two tasks that crop: the stages wait
-    for each other more than for a core.
+    Only cropping keeps a core busy all the time; engine and MIDS reserve less than they use at times, so that
+    two cores hold all three. The shares differ, or Ray Data would fuse fetching into the engine's process.
     """
     width = config.engine.tensor_parallel_size
     alone = width > 1
     return Shares(
-        fetch_cpus=0.5,
+        fetch_cpus=1,
         answer_actors=config.run.answer_actors or max(1, int(gpus) // width),
         answer_cpus=0.5,
         answer_gpus=(width if alone else 1 - JUDGE_GPU_SHARE) if gpus else 0,
         judge_actors=config.run.judge_actors,
-        judge_cpus=0.5,
+        judge_cpus=0.25,
         judge_gpus=JUDGE_GPU_SHARE if gpus and not alone else 0,
     )
+
+
+@contextmanager
+def own_stderr(*, verbose: bool) -> Iterator[TextIO]:
+    """The standard error for our own words; what libraries write there meanwhile goes to a log file.
+
+    Ray's core writes to the descriptor itself, past Python's logging. The file is named if the block fails,
+    and removed otherwise. With `verbose` nothing is diverted.
+    """
+    if verbose:
+        yield sys.stderr
+        return
+    with (
+        os.fdopen(os.dup(2), "w", encoding="utf-8") as ours,
+        tempfile.NamedTemporaryFile(prefix="ffaa-score-", suffix=".log", delete=False) as log,
+    ):
+        os.dup2(log.fileno(), 2)
+        try:
+            yield ours
+        except BaseException:
+            print(f"ffaa: the libraries' own messages are in {log.name}", file=ours)
+            raise
+        else:
+            os.unlink(log.name)
+        finally:
+            sys.stderr.flush()
+            os.dup2(ours.fileno(), 2)
 
 
 @contextmanager
 def cluster(*, verbose: bool) -> Iterator[None]:
     """Ray for the duration of the block: the cluster RAY_ADDRESS names, else one of this machine's own."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
+    import ray.data
 
-    level = logging.INFO if verbose else logging.ERROR
+    level = logging.INFO if verbose else logging.CRITICAL
+    logging.getLogger("ray.data").setLevel(level)
     address = os.environ.get("RAY_ADDRESS")
     local: dict[str, Any] = (
         {} if address else {"num_cpus": max(2, os.cpu_count() or 1), "include_dashboard": False}
@@ -66,7 +95,6 @@ def cluster(*, verbose: bool) -> Iterator[None]:
         configure_logging=True,
         **local,
     )
-    logging.getLogger("ray.data").setLevel(level)
     try:
         yield
     finally:

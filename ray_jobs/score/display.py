@@ -48,7 +48,9 @@ class RunState:
             f"{self.images_per_second:.1f} images/s",
             *(f"{count} {status}" for status, count in sorted(self.statuses.items())),
         ]
-        if self.seconds_left is not None and self.images_done < self.n_images:
+        if self.images_done == self.images_done_before:
+            parts.append("starting: the models take a while to load")
+        elif self.seconds_left is not None and self.images_done < self.n_images:
             parts.append(f"{duration(self.seconds_left)} left")
         return " · ".join(parts)
 

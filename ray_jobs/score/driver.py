@@ -9,7 +9,7 @@ from rich.console import Console
 from ffaa_core.errors import FFAAError
 from ffaa_core.table import Run
 from ray_jobs.score.answer import SHARDS_IN_FLIGHT, AnswerStage
-from ray_jobs.score.cluster import cluster, divide
+from ray_jobs.score.cluster import cluster, divide, own_stderr
 from ray_jobs.score.display import Display, RunState
 from ray_jobs.score.fetch_crop import fetch_crop
 from ray_jobs.score.job import Job
@@ -17,7 +17,7 @@ from ray_jobs.score.judge import JudgeStage
 from ray_jobs.score.progress import Progress
 
 
-def drive(job: Job, run: Run, shards: list[int], console: Console, *, verbose: bool) -> None:
+def drive(job: Job, run: Run, shards: list[int], *, verbose: bool) -> None:
     """Score and commit the open `shards` of `run`, showing how it goes.
 
     Raises:
@@ -27,7 +27,7 @@ def drive(job: Job, run: Run, shards: list[int], console: Console, *, verbose: b
     for commit in run.commits():
         before.update(commit.counts.statuses)
     state = RunState(n_images=run.n_images, images_done_before=before.total(), statuses=before)
-    with cluster(verbose=verbose):
+    with own_stderr(verbose=verbose) as stderr, cluster(verbose=verbose):
         import ray
 
         progress: Any = ray.remote(Progress).options(num_cpus=0).remote()
@@ -37,7 +37,7 @@ def drive(job: Job, run: Run, shards: list[int], console: Console, *, verbose: b
             state.images_done = state.images_done_before + totals.get("images answered", 0)
             state.faces = totals.get("faces answered", 0)
 
-        with Display(state, update, console):
+        with Display(state, update, Console(file=stderr)):
             try:
                 _run_stages(job, shards, progress, state.statuses)
             except ray.exceptions.RayError as error:

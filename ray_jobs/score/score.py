@@ -4,8 +4,6 @@ import os
 import sys
 import time
 
-from rich.console import Console
-
 from ffaa_core.bundle import Bundle, resolve_bundle
 from ffaa_core.bundle.resolve import VARIABLE
 from ffaa_core.settings import fingerprint
@@ -84,14 +82,12 @@ def _drive_open_shards(job: Job, run: Run, *, verbose: bool) -> None:
         return
     from ray_jobs.score.driver import drive
 
-    console = Console(stderr=True)
-    console.print(
+    print(
         f"run {run.ordinal}: {run.n_images} images in {run.n_shards} shards, {len(shards)} of them open; "
         f"fingerprint {run.fingerprint}",
-        highlight=False,
-        soft_wrap=True,
+        file=sys.stderr,
     )
-    drive(job, run, shards, console, verbose=verbose)
+    drive(job, run, shards, verbose=verbose)
 
 
 def _report(summary: Summary, seconds: float, output_uri: str, max_failure_rate: float) -> None:
