@@ -43,7 +43,7 @@ def far(a: Tensor, b: Tensor) -> float:
 def test_a_face_gets_the_same_logits_alone_and_in_batches_of_3_and_32(loaded: Loaded) -> None:
     crops, answers = drawn.faces(32)
     in_32 = logits(loaded, crops, answers)
-    for i in range(0, 30, 3):
+    for i in (0, 13, 29):
         in_3 = logits(loaded, crops[i : i + 3], answers[i : i + 3])
         assert far(in_3, in_32[i : i + 3]) < 1e-4
         assert far(logits(loaded, crops[i : i + 1], answers[i : i + 1])[0], in_32[i]) < 1e-4
