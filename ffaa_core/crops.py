@@ -58,7 +58,7 @@ def whole_image(pixels: Pixels) -> Pixels:
     side = max(image.size)
     square = Image.new("RGB", (side, side), CLIP_MEAN)
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return np.asarray(square.resize((CROP_SIZE, CROP_SIZE), Image.Resampling.BICUBIC))
+    return np.array(square.resize((CROP_SIZE, CROP_SIZE), Image.Resampling.BICUBIC))
 
 
 def encode_png(crop: Pixels) -> bytes:
