@@ -2,4 +2,6 @@
 
 pytest_plugins = [
     "tests.fixtures.bundle",
+    "tests.fixtures.command",
+    "tests.fixtures.faces",
 ]

@@ -31,15 +31,18 @@ class AnswerStage:
     """Holds one engine, and the event loop it lives in; several threads bring it shards."""
 
     def __init__(self, job: Job, progress: "ActorHandle[Progress]") -> None:
-        from ffaa_core.engine.vllm_engine import VllmEngine
-
         self._job, self._progress = job, progress
-        settings = job.config.engine
-        bundle = job.open_bundle("mllm", "adapter")
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True, name="engine").start()
-        self._engine: AnswerEngine = self._run(VllmEngine.start(bundle.mllm, bundle.adapter, settings))
-        self._room = asyncio.Semaphore(settings.max_concurrent_faces)
+        self._engine = self._run(self.start_engine(job))
+        self._room = asyncio.Semaphore(job.config.engine.max_concurrent_faces)
+
+    async def start_engine(self, job: Job) -> AnswerEngine:
+        """Load the bundle's multimodal LLM; other engines override this."""
+        from ffaa_core.engine.vllm_engine import VllmEngine
+
+        bundle = job.open_bundle("mllm", "adapter")
+        return await VllmEngine.start(bundle.mllm, bundle.adapter, job.config.engine)
 
     def __call__(self, block: "pa.Table") -> "pa.Table":
         """Answer a shard. A dead engine takes this process with it: Ray starts another and repeats the

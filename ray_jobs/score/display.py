@@ -1,5 +1,6 @@
 """Showing a run while it goes on: a live bar in a terminal, a plain line now and then elsewhere."""
 
+import contextlib
 import threading
 import time
 from collections import Counter
@@ -19,39 +20,43 @@ PLAIN_INTERVAL_S = 10.0
 
 @dataclass(kw_only=True)
 class RunState:
-    """How far a run is. `images_done_before` were committed before this process began."""
+    """How far a run is. `images_done` begins with what was committed before this process."""
 
     n_images: int
-    images_done_before: int = 0
     images_done: int = 0
     faces: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
-    started: float = field(default_factory=time.monotonic)
+    _measured_from: tuple[float, int] | None = None
+    _now: float = 0.0
+
+    def advance(self, images_done: int, faces: int, now: float | None = None) -> None:
+        """Take in new counts. The speed is measured from the first that shows progress: models load before
+        it.
+        """
+        now = time.monotonic() if now is None else now
+        if images_done > self.images_done and self._measured_from is None:
+            self._measured_from = now, images_done
+        self.images_done, self.faces, self._now = images_done, faces, now
 
     @property
-    def images_per_second(self) -> float:
-        """Speed of this process, without what was committed before it."""
-        elapsed = time.monotonic() - self.started
-        return (self.images_done - self.images_done_before) / elapsed if elapsed > 0 else 0.0
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Estimate from the speed so far; None before the first image."""
-        speed = self.images_per_second
-        return (self.n_images - self.images_done) / speed if speed > 0 else None
+    def images_per_second(self) -> float | None:
+        """Speed so far; None before there is one."""
+        if self._measured_from is None:
+            return None
+        start, done = self._measured_from
+        return (self.images_done - done) / (self._now - start) if self.images_done > done else None
 
     def line(self) -> str:
         """The state in one line of text."""
-        parts = [
-            f"{self.images_done}/{self.n_images} images",
-            f"{self.faces} faces",
-            f"{self.images_per_second:.1f} images/s",
-            *(f"{count} {status}" for status, count in sorted(self.statuses.items())),
-        ]
-        if self.images_done == self.images_done_before:
+        speed = self.images_per_second
+        parts = [f"{self.images_done}/{self.n_images} images", f"{self.faces} faces"]
+        if self._measured_from is None:
             parts.append("starting: the models take a while to load")
-        elif self.seconds_left is not None and self.images_done < self.n_images:
-            parts.append(f"{duration(self.seconds_left)} left")
+        if speed:
+            parts.append(f"{speed:.1f} images/s")
+        parts += (f"{count} {status}" for status, count in sorted(self.statuses.items()))
+        if speed and self.images_done < self.n_images:
+            parts.append(f"{duration((self.n_images - self.images_done) / speed)} left")
         return " · ".join(parts)
 
 
@@ -101,7 +106,8 @@ class Display:
     def _refresh_until_stopped(self) -> None:
         interval = LIVE_INTERVAL_S if self._live else PLAIN_INTERVAL_S
         while not self._stopped.wait(interval):
-            self._update(self._state)
+            with contextlib.suppress(Exception):  # an old state shown for a while harms nobody
+                self._update(self._state)
             if self._live:
                 self._live.update(_bar(self._state), refresh=True)
             else:

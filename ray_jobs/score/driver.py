@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -17,7 +18,14 @@ from ray_jobs.score.judge import JudgeStage
 from ray_jobs.score.progress import Progress
 
 
-def drive(job: Job, run: Run, shards: list[int], *, verbose: bool) -> None:
+def drive(
+    job: Job,
+    run: Run,
+    shards: list[int],
+    *,
+    verbose: bool,
+    answer_stage: type[AnswerStage] = AnswerStage,
+) -> None:
     """Score and commit the open `shards` of `run`, showing how it goes.
 
     Raises:
@@ -26,7 +34,8 @@ def drive(job: Job, run: Run, shards: list[int], *, verbose: bool) -> None:
     before = Counter[str]()
     for commit in run.commits():
         before.update(commit.counts.statuses)
-    state = RunState(n_images=run.n_images, images_done_before=before.total(), statuses=before)
+    committed = before.total()
+    state = RunState(n_images=run.n_images, images_done=committed, statuses=before)
     with own_stderr(verbose=verbose) as stderr, cluster(verbose=verbose):
         import ray
 
@@ -34,17 +43,20 @@ def drive(job: Job, run: Run, shards: list[int], *, verbose: bool) -> None:
 
         def update(state: RunState) -> None:
             totals = ray.get(progress.totals.remote())
-            state.images_done = state.images_done_before + totals.get("images answered", 0)
-            state.faces = totals.get("faces answered", 0)
+            state.advance(committed + totals.get("images answered", 0), totals.get("faces answered", 0))
 
         with Display(state, update, Console(file=stderr)):
             try:
-                _run_stages(job, shards, progress, state.statuses)
+                for statuses in _run_stages(job, shards, progress, answer_stage):
+                    state.statuses.update(statuses)
             except ray.exceptions.RayError as error:
                 raise _own_error(error) or error from None
 
 
-def _run_stages(job: Job, shards: list[int], progress: Any, statuses: Counter[str]) -> None:
+def _run_stages(
+    job: Job, shards: list[int], progress: Any, answer_stage: type[AnswerStage]
+) -> Iterator[dict[str, int]]:
+    """The rows by status of each shard, as soon as it is committed."""
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
@@ -64,7 +76,7 @@ def _run_stages(job: Job, shards: list[int], progress: Any, statuses: Counter[st
             num_cpus=shares.fetch_cpus,
         )
         .map_batches(
-            AnswerStage,
+            answer_stage,
             batch_size=None,
             batch_format="pyarrow",
             fn_constructor_kwargs={"job": job, "progress": progress},
@@ -88,7 +100,7 @@ def _run_stages(job: Job, shards: list[int], progress: Any, statuses: Counter[st
         )
     )
     for committed in results.iter_rows():
-        statuses.update(json.loads(committed["statuses"]))
+        yield json.loads(committed["statuses"])
 
 
 def _own_error(error: BaseException | None) -> FFAAError | None:

@@ -48,8 +48,9 @@ def require_apart(input_uri: str, output_uri: str) -> None:
         ConfigurationError: one lies inside the other.
     """
     (input_store, input_key), (output_store, output_key) = locate(input_uri), locate(output_uri)
-    inside, around = output_key.rstrip("/") + "/", input_key.rstrip("/") + "/"
-    if input_store.uri == output_store.uri and (inside.startswith(around) or around.startswith(inside)):
+    folders = [f"{key.strip('/')}/".lstrip("/") for key in (input_key, output_key)]
+    nested = folders[0].startswith(folders[1]) or folders[1].startswith(folders[0])
+    if input_store.uri == output_store.uri and nested:
         raise ConfigurationError(
             f"OUTPUT {output_uri} and INPUT {input_uri} overlap; give OUTPUT a place of its own"
         )

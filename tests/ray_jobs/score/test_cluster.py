@@ -1,0 +1,82 @@
+"""Dividing a cluster among the stages, and keeping libraries' messages away from the user."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ray_jobs.score.cluster import divide
+from ray_jobs.score.config import EngineSettings, RunSettings, ScoreConfig
+
+
+def config(width: int = 1, actors: int = 0) -> ScoreConfig:
+    return ScoreConfig(
+        engine=EngineSettings(tensor_parallel_size=width), run=RunSettings(answer_actors=actors)
+    )
+
+
+@pytest.mark.parametrize(
+    ("gpus", "width", "actors", "expected"),
+    [(0, 1, 0, 1), (1, 1, 0, 1), (8, 1, 0, 8), (8, 2, 0, 4), (8, 1, 3, 3), (0, 1, 2, 2)],
+)
+def test_there_is_one_engine_per_group_of_gpus_unless_told(
+    gpus: int, width: int, actors: int, expected: int
+) -> None:
+    assert divide(gpus, config(width, actors)).answer_actors == expected
+
+
+def test_two_cores_hold_an_engine_mids_and_a_task_that_crops() -> None:
+    shares = divide(0, config())
+    assert shares.answer_cpus + shares.judge_cpus + shares.fetch_cpus <= 2
+    assert shares.answer_gpus == shares.judge_gpus == 0
+
+
+def test_one_gpu_holds_an_engine_and_mids() -> None:
+    shares = divide(1, config())
+    assert 0 < shares.judge_gpus < shares.answer_gpus
+    assert shares.answer_gpus + shares.judge_gpus <= 1
+
+
+def test_an_engine_over_several_gpus_takes_whole_ones() -> None:
+    assert divide(4, config(width=2)).answer_gpus == 2
+
+
+@pytest.mark.parametrize("gpus", [0, 8])
+def test_ray_data_cannot_fuse_fetching_into_the_engines_process(gpus: int) -> None:
+    shares = divide(gpus, config())
+    assert (shares.fetch_cpus, 0) != (shares.answer_cpus, shares.answer_gpus)
+
+
+NOISY = """
+import os, sys
+from ray_jobs.score.cluster import own_stderr
+with own_stderr(verbose=sys.argv[1] == "verbose") as ours:
+    os.write(2, b"noise of a library\\n")
+    print("our words", file=ours)
+    if sys.argv[2] == "fails":
+        raise RuntimeError("broken")
+"""
+
+
+def noisy(verbosity: str, outcome: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", NOISY, verbosity, outcome], capture_output=True, text=True, check=False
+    )
+    return done.stderr
+
+
+def test_libraries_messages_are_kept_away() -> None:
+    assert noisy("quiet", "works") == "our words\n"
+
+
+def test_verbose_shows_them() -> None:
+    assert "noise of a library" in noisy("verbose", "works")
+
+
+def test_a_failure_names_the_file_that_holds_them() -> None:
+    told = noisy("quiet", "fails")
+    log = told.split("messages are in ")[1].splitlines()[0]
+    with open(log) as file:
+        assert file.read() == "noise of a library\n"
+    os.unlink(log)
