@@ -39,11 +39,11 @@ def scratch() -> Iterator[Scratch]:
     """An empty scratch place in the system's temporary folder, removed at the end."""
     import duckdb
 
-    with (
-        tempfile.TemporaryDirectory(prefix="ffaa-scratch-") as folder,
-        duckdb.connect(
-            f"{folder}/scratch.duckdb",
-            config={"temp_directory": folder, "memory_limit": MEMORY, "autoinstall_known_extensions": False},
-        ) as connection,
-    ):
-        yield Scratch(connection)
+    with tempfile.TemporaryDirectory(prefix="ffaa-scratch-") as folder:
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "temp_directory": folder,
+            "memory_limit": MEMORY,
+            "autoinstall_known_extensions": False,
+        }
+        with duckdb.connect(":memory:", config=config) as connection:
+            yield Scratch(connection)

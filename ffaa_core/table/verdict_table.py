@@ -48,7 +48,12 @@ class VerdictTable:
         Raises:
             TableError: there is none, there is something else, or a later version wrote it.
         """
-        table = cls(open_store(uri))
+        return cls.on(open_store(uri), create=create)
+
+    @classmethod
+    def on(cls, store: Store, *, create: bool = False) -> "VerdictTable":
+        """As `open`, in a store one has."""
+        table = cls(store)
         table._check_marker(create)
         return table
 

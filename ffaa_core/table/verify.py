@@ -40,7 +40,7 @@ def verify(table: VerdictTable) -> Iterator[Finding]:
     """Check every run in turn, yielding each problem as it is found and a line that is none for a clean run.
 
     Held against each other: the plan's parts and the seal; commit markers and data files (size, sha256, rows
-    by status and verdict); rows and planned images, one by one; of a closed run manifest, markers and summary.
+    by status and verdict); rows and planned images, one by one; a closed run's manifest and summary.
     Files that no marker names are nobody's rows and no problem.
     """
     for run in table.runs():

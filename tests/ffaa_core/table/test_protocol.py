@@ -1,0 +1,248 @@
+"""The commit protocol under every interleaving and crash that hypothesis can think of."""
+
+import inspect
+import random
+import textwrap
+from collections import Counter, defaultdict
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from ffaa_core.errors import AlreadyExistsError, CorruptTableError, RunConflictError, TableError
+from ffaa_core.table import PlannedImage, Run, VerdictTable, plan
+from ffaa_core.table.verify import verify
+from ffaa_core.verdict import MAX_ATTEMPTS, TRANSIENT
+from tests.ffaa_core.table.shards import rows_of
+from tests.ffaa_core.table.simulation import Actor, Fate, MemoryStore
+
+URIS = [f"s3://in/{i}.jpg" for i in range(5)]
+FINGERPRINTS = ["fast", "slow"]
+ACTORS = st.integers(0, 5)
+
+
+class Protocol(RuleBasedStateMachine):
+    """Drivers, workers, closers and readers on one table, each stepped by its storage calls."""
+
+    @initialize()
+    def begin(self):
+        self.store = MemoryStore()
+        self.versions = dict.fromkeys(URIS, 1)
+        self.actors: list[Actor] = []
+        self.runs: list[Run] = []
+        self.wins: Counter[tuple[int, int]] = Counter()
+        self.seen: dict[tuple[int, int], str] = {}
+
+    @precondition(lambda self: len(self.actors) < 6)
+    @rule(fingerprint=st.sampled_from([FINGERPRINTS[0], *FINGERPRINTS]), seed=st.integers(0, 99))
+    def start_driver(self, fingerprint, seed):
+        tolerated = (RunConflictError,)
+        self.start(lambda store: self.drive(store, fingerprint, random.Random(seed)), tolerated)
+
+    @precondition(lambda self: self.runs and len(self.actors) < 6)
+    @rule(which=st.integers(0, 99), shard=st.integers(0, 4), seed=st.integers(0, 99))
+    def start_worker(self, which, shard, seed):
+        """Also on a run long closed: a zombie."""
+        known = self.runs[which % len(self.runs)]
+        shard %= known.n_shards
+        self.start(lambda store: self.work(Run(store, known.plan), shard, random.Random(seed)))
+
+    @precondition(lambda self: self.runs and len(self.actors) < 6)
+    @rule(which=st.integers(0, 99))
+    def start_closer(self, which):
+        known = self.runs[which % len(self.runs)]
+        self.start(lambda store: Run(store, known.plan).close(0), (TableError,))
+
+    @precondition(lambda self: self.runs and len(self.actors) < 6)
+    @rule(latest=st.booleans())
+    def start_reader(self, latest):
+        self.start(lambda store: self.read(VerdictTable.on(store), latest))
+
+    @rule(uri=st.sampled_from(URIS))
+    def upload_another_image_under_the_same_name(self, uri):
+        self.versions[uri] += 1
+
+    @precondition(lambda self: self.actors)
+    @rule(which=ACTORS, steps=st.sampled_from([1, 2, 3, 5, 8, 40]))
+    def step(self, which, steps):
+        for _ in range(steps):
+            self.actor(which).step()
+
+    @precondition(lambda self: self.actors)
+    @rule(which=ACTORS, fate=st.sampled_from([Fate.DIE_BEFORE, Fate.DIE_AFTER, Fate.LOSE_ANSWER]))
+    def interfere(self, which, fate):
+        self.actor(which).step(fate)
+
+    def teardown(self):
+        if not hasattr(self, "store"):
+            return
+        for actor in self.actors:
+            actor.finish()
+        for fingerprint in [*self.open_fingerprints(), *FINGERPRINTS]:
+            for _ in range(2):
+                Actor(self.store, lambda s, f=fingerprint: self.drive(s, f, None)).finish()
+        self.check_that_nothing_is_lost_or_doubled()
+
+    def start(self, body, tolerated=()):
+        self.actors = [actor for actor in self.actors if not actor.finished]
+        self.actors.append(Actor(self.store, body, tolerated=tolerated))
+
+    def actor(self, which) -> Actor:
+        return self.actors[which % len(self.actors)]
+
+    def drive(self, store, fingerprint, randomness):
+        """What `ffaa score` does: plan or continue, commit every open shard, close."""
+        table = VerdictTable.on(store, create=True)
+        listing = [PlannedImage(image_uri=u, planned_version=str(v)) for u, v in self.versions.items()]
+        planned = table.plan(listing, fingerprint=fingerprint, settings={}, shard_size=2)
+        if planned is None:
+            return
+        self.runs.append(planned)
+        shards = planned.open_shards()
+        if randomness:
+            randomness.shuffle(shards)
+        for shard in shards:
+            self.work(planned, shard, randomness)
+        planned.close(0)
+
+    def work(self, planned, shard, randomness):
+        def outcome(row):
+            fails = randomness is not None and randomness.random() < 0.4
+            return {"status": "fetch_failed", "verdict": None} if fails else {}
+
+        commit, won = planned.commit(shard, rows_of(planned, shard, outcome), writer="w", engine={})
+        self.wins[planned.ordinal, shard] += won
+        self.see(planned.ordinal, shard, commit.file)
+
+    def read(self, table, latest):
+        rows = defaultdict(list)
+        for batch in table.rows(latest=latest, columns=["run", "shard", "image_uri", "fingerprint"]):
+            for row in batch.to_pylist():
+                rows[row["run"], row["shard"]].append(row)
+        if latest:
+            images = Counter((r["image_uri"], r["fingerprint"]) for shard in rows.values() for r in shard)
+            assert not images or max(images.values()) == 1
+        else:
+            for (ordinal, shard), found in rows.items():
+                planned = Run.load(self.store, ordinal).plan_rows(shard)["image_uri"].to_pylist()
+                assert [row["image_uri"] for row in found] == planned, "a reader saw part of a shard"
+        for each in table.runs():
+            for commit in each.commits():
+                self.see(each.ordinal, commit.shard, commit.file)
+
+    def see(self, ordinal, shard, file):
+        assert self.seen.setdefault((ordinal, shard), file) == file, "a committed shard changed"
+
+    def open_fingerprints(self):
+        return [r.fingerprint for r in VerdictTable.on(self.store, create=True).runs() if r.summary() is None]
+
+    def check_that_nothing_is_lost_or_doubled(self):
+        table = VerdictTable.on(self.store)
+        problems = [finding.text for finding in verify(table) if finding.problem]
+        assert not problems
+        assert not [r for r in table.runs() if r.summary() is None], "a run is left open"
+        for each in table.runs():
+            for commit in each.markers():
+                self.see(each.ordinal, commit.shard, commit.file)
+        assert not self.wins or max(self.wins.values()) <= 1, "two writers were told that they had won"
+
+        history = defaultdict(list)
+        for batch in table.rows(latest=False):
+            for row in batch.to_pylist():
+                history[row["image_uri"], row["fingerprint"], row["image_version"]].append(row)
+        for uri, version in self.versions.items():
+            for fingerprint in FINGERPRINTS:
+                assert history[uri, fingerprint, str(version)], "an image is lost"
+        for rows in history.values():
+            settled = [row for row in rows if row["status"] not in TRANSIENT]
+            assert len(settled) <= 1, "an image is doubled"
+            assert [row["attempts"] for row in rows] == list(range(1, len(rows) + 1))
+            assert settled == rows[-1:] or len(rows) in range(1, MAX_ATTEMPTS + 1)
+        latest = [(r["image_uri"], r["fingerprint"]) for batch in table.rows() for r in batch.to_pylist()]
+        assert sorted(latest) == sorted((u, f) for u in URIS for f in FINGERPRINTS)
+
+
+SETTINGS = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture(autouse=True)
+def _small_plan_parts(monkeypatch):
+    monkeypatch.setattr(plan, "SHARDS_PER_PART", 2)
+
+
+def test_no_interleaving_or_crash_loses_or_doubles_an_image():
+    run_state_machine_as_test(Protocol, settings=SETTINGS)
+
+
+def test_a_writer_whose_answer_got_lost_knows_that_it_won():
+    store = MemoryStore()
+    planned = VerdictTable.on(store, create=True).plan(
+        [PlannedImage(image_uri=URIS[0])], fingerprint="fast", settings={}
+    )
+    outcomes = []
+
+    def commit(stepped):
+        mine = Run(stepped, planned.plan)
+        outcomes.append(mine.commit(0, rows_of(mine, 0), writer="w", engine={}))
+
+    actor = Actor(store, commit)
+    while not actor.finished:
+        actor.step(Fate.LOSE_ANSWER)
+    assert [outcome.won for outcome in outcomes] == [True]
+
+
+SEEDED_BUGS = {
+    "the store overwrites": (MemoryStore, "create", {"if key in self.objects:": "if False:"}),
+    "the marker comes before the data": (
+        Run,
+        "commit",
+        {
+            "self._store.write(file, path)": "data = path.read_bytes()",
+            "return Outcome(mine, True)": "self._store.write(file, data); return Outcome(mine, True)",
+        },
+    ),
+    "the loser believes it has won": (Run, "commit", {"winner.file == file": "True"}),
+    "a run is closed too early": (Run, "close", {"if len(commits) < self.n_shards:": "if False:"}),
+    "a run is planned beside an open one": (VerdictTable, "plan", {"last.summary() is None": "False"}),
+    "who loses an ordinal takes the next with a stale plan": (
+        VerdictTable,
+        "_seal_next",
+        {
+            "return Run.load(self.store, ordinal)": "plan = Plan(**{**vars(plan), 'run': ordinal + 1}); "
+            "self.store.create(layout.plan(ordinal + 1), encode(plan))"
+        },
+    ),
+    "a run is committed to without looking who was first": (
+        Run,
+        "commit",
+        {"self._store.create(key, encode(mine))": "self._store.write(key, encode(mine))"},
+    ),
+}
+
+
+@pytest.mark.parametrize("bug", SEEDED_BUGS)
+def test_the_state_machine_finds(bug, monkeypatch):
+    owner, name, changes = SEEDED_BUGS[bug]
+    method = getattr(owner, name)
+    source = textwrap.dedent(inspect.getsource(method))
+    for sound, broken in changes.items():
+        assert sound in source
+        source = source.replace(sound, broken)
+    exec(compile(source, f"<{bug}>", "exec"), method.__globals__, broken_module := {})
+    monkeypatch.setattr(owner, name, broken_module[name])
+    with pytest.raises((AssertionError, CorruptTableError, AlreadyExistsError, ExceptionGroup)):
+        run_state_machine_as_test(Protocol, settings=settings(SETTINGS, phases=[Phase.generate]))
