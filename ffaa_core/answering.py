@@ -22,9 +22,9 @@ async def ask(
 ) -> tuple[Answer, Answer, Answer]:
     """Ask the three questions about one face, together, so that its image tokens are computed once.
 
-    Each is asked as published first: greedily and without constraint. Only when that answer is malformed or cut
-    is the question asked once more, under the grammar. An answer that is still malformed, or that the engine
-    failed to give, has `fields` None and keeps its raw text.
+    Each is asked as published first: greedily and without constraint. Only when that answer is malformed or
+    cut is the question asked once more, under the grammar. An answer that is still malformed, or that the
+    engine failed to give, has `fields` None and keeps its raw text.
 
     Args:
         crop: (336, 336, 3) uint8, RGB.

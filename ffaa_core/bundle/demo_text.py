@@ -1,4 +1,4 @@
-"""Sentences of our own about faces, generated from templates: what the demo bundle's tokenizers are trained on."""
+"""Sentences of our own about faces, made from templates: what the demo bundle's tokenizers are trained on."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -28,7 +28,7 @@ _PLACES = (
     "against a blurred street",
 )
 _REAL_SIGNS = (
-    "The skin shows fine pores and natural wrinkles, and the texture is even across the cheeks and the forehead.",
+    "The skin shows fine pores and natural wrinkles, and the texture is even across cheeks and forehead.",
     "The shadows under the nose and the chin agree with a single source of light from above.",
     "Both eyes reflect the same window, and single strands of hair stand out clearly at the edges.",
 )

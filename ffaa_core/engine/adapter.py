@@ -1,4 +1,4 @@
-"""A PEFT LoRA adapter: what it holds, what of a checkpoint it changes, and the checkpoint with it merged in."""
+"""A PEFT LoRA adapter: what it holds, what it changes in a checkpoint, and the checkpoint merged with it."""
 
 import json
 import math
@@ -47,8 +47,8 @@ class Adapter:
         """Read `adapter_config.json` and `adapter_model.safetensors`.
 
         Raises:
-            AdapterError: a file is missing, the adapter is of a kind that is not supported, or a key is not that
-                of a LoRA matrix of the language model.
+            AdapterError: a file is missing, the adapter is of a kind that is not supported, or a key is not
+                that of a LoRA matrix of the language model.
         """
         from safetensors.torch import load_file
 
@@ -80,14 +80,14 @@ class Adapter:
             outputs, inputs = shapes[f"{module}.weight"]
             if a.shape != (self.rank, inputs) or b.shape != (outputs, self.rank):
                 raise AdapterError(
-                    f"the adapter in {self.path} does not fit {module}: A {tuple(a.shape)} and B {tuple(b.shape)} "
-                    f"of rank {self.rank} for a weight of {(outputs, inputs)}"
+                    f"the adapter in {self.path} does not fit {module}: A {tuple(a.shape)} and "
+                    f"B {tuple(b.shape)} of rank {self.rank} for a weight of {(outputs, inputs)}"
                 )
             if not (a.any() and b.any()):
                 raise AdapterError(f"the adapter in {self.path} is zero for {module}: it was never trained")
 
     def merged(self, mllm: Path) -> Iterator[tuple[str, "torch.Tensor"]]:
-        """Every tensor of the checkpoint `mllm` with the adapter added, one at a time, in the dtype it has there."""
+        """Every tensor of the checkpoint `mllm` with the adapter added, one at a time, in its dtype there."""
         for name, tensor in tensors(mllm):
             factors = self.factors.get(name.removesuffix(".weight"))
             if factors is None:
@@ -116,9 +116,9 @@ def _pair(path: Path, weights: dict[str, "torch.Tensor"]) -> dict[str, tuple["to
     strange = [key for key in weights if not _is_language_model_lora(key)]
     if strange or not weights:
         raise AdapterError(
-            f"the adapter in {path} has keys that would be ignored: {_some(strange)}. Expected are names like "
-            f"{_PEFT_PREFIX}model.language_model.layers.0.self_attn.q_proj{_A}; the original LLaVA's names lack "
-            "`language_model`, and projector weights belong into the model"
+            f"the adapter in {path} has keys that would be ignored: {_some(strange)}. Expected are names "
+            f"like {_PEFT_PREFIX}model.language_model.layers.0.self_attn.q_proj{_A}; those of the original "
+            "LLaVA lack `language_model`, and projector weights belong into the model"
         )
     modules = {key.removesuffix(_A).removesuffix(_B) for key in weights}
     alone = [module for module in modules if module + _A not in weights or module + _B not in weights]

@@ -2,14 +2,19 @@
 
 import os
 
-VERBOSE = "FFAA_VERBOSE"
+_VERBOSE = "FFAA_VERBOSE"
+
+
+def is_verbose() -> bool:
+    """Whether the user asked, by setting `FFAA_VERBOSE`, to see all that libraries have to say."""
+    return bool(os.environ.get(_VERBOSE))
 
 
 def prepare_environment() -> None:
     """Set what vLLM and its processes read from the environment, where the user has not set it.
 
-    On a CPU vLLM by default pins its threads to fixed cores, the same ones for every engine on a machine and those
-    that other stages use; here the system places them, and one core is left to the others.
+    On a CPU vLLM by default pins its threads to fixed cores, the same ones for every engine on a machine and
+    those that other stages use; here the system places them, and one core is left to the others.
     """
     defaults = {
         "VLLM_NO_USAGE_STATS": "1",
@@ -18,11 +23,7 @@ def prepare_environment() -> None:
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1)),
     }
-    if not os.environ.get(VERBOSE):
-        defaults |= {
-            "VLLM_LOGGING_LEVEL": "ERROR",
-            "TRANSFORMERS_VERBOSITY": "error",
-            "GLOG_minloglevel": "3",
-        }
+    if not is_verbose():
+        defaults |= {"VLLM_LOGGING_LEVEL": "ERROR", "TRANSFORMERS_VERBOSITY": "error"}
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

@@ -2,9 +2,10 @@
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,8 +13,10 @@ from PIL import Image
 
 from ffaa_core.engine.adapter import Adapter
 from ffaa_core.engine.base import Crop, EngineFigures, Generation
-from ffaa_core.engine.checkpoint import checkpoint_dtype, tensor_shapes
-from ffaa_core.engine.environment import prepare_environment
+from ffaa_core.engine.checkpoint import tensor_shapes
+from ffaa_core.engine.child_output import ChildOutput
+from ffaa_core.engine.environment import is_verbose, prepare_environment
+from ffaa_core.engine.vllm_arguments import CONTEXT, applies_live, vllm_arguments
 from ffaa_core.errors import AdapterError, EngineDeadError, EngineError
 from ffaa_core.settings import EngineSettings
 
@@ -22,24 +25,22 @@ if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
 
-CONTEXT = 2048
-"""Longest prompt and answer together, in tokens: what the published model was trained with."""
-
 _PROBE = "A photograph of a human face. Describe it and say whether it is real or fake."
 _PROBE_TOKENS = 16
 _PROBE_TOLERANCE = 1e-4
-_QUESTIONS_PER_FACE = 3
-_CPU_BLOCK = 32
-_PROCESSED_CROPS_GIB = 0.25
+
+_Probe = list[tuple[int, float]]
 
 
 class VllmEngine:
-    """An `AnswerEngine`; made by `start`."""
+    """An `AnswerEngine`; made by `start`, and bound to the event loop that ran it."""
 
-    def __init__(self, llm: "AsyncLLM", lora: "LoRARequest | None") -> None:
-        self._llm = llm
-        self._lora = lora
+    def __init__(self, llm: "AsyncLLM", output: ChildOutput) -> None:
+        self._llm: AsyncLLM | None = llm
+        self._output = output
+        self._lora: LoRARequest | None = None
         self._numbers = itertools.count()
+        self._requests: set[asyncio.Task[RequestOutput]] = set()
         self._computed: dict[str, asyncio.Event] = {}
         self._figures = EngineFigures()
         self._in_flight = 0
@@ -64,8 +65,12 @@ class VllmEngine:
         if lora:
             lora.check_fits(tensor_shapes(mllm))
         prepare_environment()
-        live = lora is not None and _applies_live(settings)
-        engine = cls(_start_vllm(_arguments(mllm, lora if live else None, settings)), None)
+        output = ChildOutput()
+        with nullcontext() if is_verbose() else output.inherited():
+            live = lora is not None and applies_live(settings)
+            engine = cls(_start_vllm(vllm_arguments(mllm, lora if live else None, settings), output), output)
+        if not is_verbose():
+            logging.getLogger("vllm").setLevel(logging.CRITICAL)
         try:
             if lora and live:
                 await engine._apply_live(lora)
@@ -100,15 +105,20 @@ class VllmEngine:
         return self._figures
 
     async def close(self) -> None:
-        """See `AnswerEngine.close`."""
-        self._llm.shutdown()
+        """See `AnswerEngine.close`. Requests in flight raise `EngineDeadError`."""
+        llm, self._llm = self._llm, None
+        for request in self._requests:
+            request.cancel()
+        await asyncio.gather(*self._requests, return_exceptions=True)
+        if llm:
+            llm.shutdown()
 
     @asynccontextmanager
     async def _crop_computed_once(self, crop_sha256: str) -> AsyncIterator[asyncio.Event]:
-        """Let the first of a crop's requests ahead until its prompt is computed, so that the others find it cached.
+        """Let a crop's first request ahead until its prompt is computed, so that the others find it cached.
 
-        vLLM looks a prompt up only when it first schedules it: of many requests that arrive together, the later ones
-        are all begun before any image token is computed.
+        vLLM looks a prompt up only when it first schedules it: of many requests that arrive together, the
+        later ones are all begun before any image token is computed.
         """
         computed = self._computed.get(crop_sha256)
         if computed:
@@ -123,36 +133,45 @@ class VllmEngine:
             del self._computed[crop_sha256]
 
     async def _run(
-        self, request: Any, sampling: "SamplingParams", lora: "LoRARequest | None", computed: asyncio.Event
+        self,
+        request: Any,
+        sampling: "SamplingParams",
+        lora: "LoRARequest | None",
+        computed: asyncio.Event | None = None,
     ) -> "RequestOutput":
         """The final output; `computed` is set as soon as there is a first token."""
-        from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.exceptions import EngineDeadError as VllmDeadError
 
-        sampling.output_kind = RequestOutputKind.CUMULATIVE
-        sampling.stream_interval = CONTEXT
-        output = None
+        llm = self._llm
+        if llm is None:
+            raise EngineDeadError("the answer engine was closed")
+        task = asyncio.create_task(
+            _last_output(llm, request, sampling, f"{next(self._numbers)}", lora, computed)
+        )
+        self._requests.add(task)
         try:
-            stream = self._llm.generate(request, sampling, f"{next(self._numbers)}", lora_request=lora)
-            async for output in stream:
-                computed.set()
-        except VllmDeadError as error:
-            raise EngineDeadError("the answer engine's process has died; start a new one") from error
+            return await task
+        except asyncio.CancelledError:
+            task.cancel()
+            if self._llm is None:
+                raise EngineDeadError("the answer engine was closed while it answered") from None
+            raise
         except Exception as error:
-            if self._llm.errored:
-                raise EngineDeadError("the answer engine's process has died; start a new one") from error
+            if isinstance(error, VllmDeadError) or llm.errored:
+                raise EngineDeadError(
+                    f"the answer engine's process has died; start a new one. Its last words: "
+                    f"{self._output.last_line() or 'none'}"
+                ) from error
             raise EngineError(f"the answer engine refused a request: {error}") from error
-        if output is None:
-            raise EngineError("the answer engine returned nothing")
-        return output
+        finally:
+            self._requests.discard(task)
 
     async def _apply_live(self, adapter: Adapter) -> None:
         from vllm.lora.request import LoRARequest
 
         lora = LoRARequest("adapter", 1, str(adapter.path))
-        before, after = await self._probe(None), await self._probe(lora)
-        _check_changed(adapter, before, after)
-        for wrapped in await self._llm.collective_rpc("lora_modules"):
+        _check_changed(adapter, await self._probe(None), await self._probe(lora))
+        for wrapped in await self._call_workers("lora_modules"):
             if ignored := set(adapter.factors) - set(wrapped):
                 raise AdapterError(
                     f"vLLM ignores the adapter in {adapter.path} for {', '.join(sorted(ignored))}"
@@ -161,21 +180,27 @@ class VllmEngine:
 
     async def _merge(self, mllm: Path, adapter: Adapter) -> None:
         before = await self._probe(None)
-        await self._llm.collective_rpc("merge_adapter", args=(str(mllm), str(adapter.path)))
-        await self._llm.reset_prefix_cache()
+        await self._call_workers("merge_adapter", str(mllm), str(adapter.path))
         _check_changed(adapter, before, await self._probe(None))
 
-    async def _probe(self, lora: "LoRARequest | None") -> list[tuple[int, float]]:
+    async def _call_workers(self, method: str, *args: str) -> list[Any]:
+        """Call a method of `AdapterWorker` in each of vLLM's workers, and forget what was computed before."""
+        assert self._llm is not None
+        try:
+            results: list[Any] = await self._llm.collective_rpc(method, args=args)
+            await self._llm.reset_prefix_cache()
+        except Exception as error:
+            raise EngineError(f"the answer engine failed to {method}: {error}") from error
+        return results
+
+    async def _probe(self, lora: "LoRARequest | None") -> _Probe:
         """Tokens of a short answer and their log probabilities."""
         from vllm import SamplingParams
 
         sampling = SamplingParams(temperature=0, max_tokens=_PROBE_TOKENS, logprobs=0, ignore_eos=True)
-        output = (await self._run({"prompt": _PROBE}, sampling, lora, asyncio.Event())).outputs[0]
-        assert output.logprobs is not None
-        return [
-            (token, step[token].logprob)
-            for token, step in zip(output.token_ids, output.logprobs, strict=True)
-        ]
+        completion = (await self._run({"prompt": _PROBE}, sampling, lora)).outputs[0]
+        steps = zip(completion.token_ids, completion.logprobs or (), strict=True)
+        return [(token, step[token].logprob) for token, step in steps if step]
 
     @contextmanager
     def _counting_time(self) -> Iterator[None]:
@@ -208,66 +233,42 @@ class VllmEngine:
         return generation
 
 
-def _applies_live(settings: EngineSettings) -> bool:
-    from vllm.platforms import current_platform
-
-    if settings.adapter == "auto":
-        return not current_platform.is_cpu()
-    return settings.adapter == "live"
-
-
-def _arguments(mllm: Path, live: Adapter | None, settings: EngineSettings) -> dict[str, Any]:
-    from vllm.platforms import current_platform
-
-    arguments: dict[str, Any] = {
-        "model": str(mllm),
-        "dtype": settings.dtype if settings.dtype != "auto" else checkpoint_dtype(mllm),
-        "max_model_len": CONTEXT,
-        "max_num_seqs": _QUESTIONS_PER_FACE * settings.max_concurrent_faces,
-        "limit_mm_per_prompt": {"image": 1, "video": 0, "audio": 0},
-        "mm_processor_cache_gb": _PROCESSED_CROPS_GIB,
-        "enable_prefix_caching": True,
-        "tensor_parallel_size": settings.tensor_parallel_size,
-        "worker_extension_cls": "ffaa_core.engine.worker.AdapterWorker",
-        "disable_log_stats": True,
-        "use_tqdm_on_load": False,
-        "seed": 0,
-    }
-    if current_platform.is_cpu():
-        arguments |= {
-            "enforce_eager": True,
-            "block_size": _CPU_BLOCK,
-            "kv_cache_memory_bytes": settings.kv_cache_gib * 2**30,
-        }
-        if arguments["dtype"] == "float16":
-            arguments["dtype"] = "bfloat16"
-    else:
-        arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
-    if live:
-        arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _supported_rank(live.rank)}
-    return arguments
-
-
-def _supported_rank(rank: int) -> int:
-    """The smallest rank vLLM has room for that is at least `rank`."""
-    from typing import get_args
-
-    from vllm.config.lora import MaxLoRARanks
-
-    return min((supported for supported in get_args(MaxLoRARanks) if supported >= rank), default=rank)
-
-
-def _start_vllm(arguments: dict[str, Any]) -> "AsyncLLM":
+def _start_vllm(arguments: dict[str, Any], output: ChildOutput) -> "AsyncLLM":
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
     try:
         return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
     except (RuntimeError, ValueError, OSError) as error:
-        raise EngineError(f"the answer engine did not start on {arguments['model']}: {error}") from error
+        raise EngineError(
+            f"the answer engine did not start on {arguments['model']}: {error} {output.last_line()}".rstrip()
+        ) from error
 
 
-def _check_changed(adapter: Adapter, before: list[tuple[int, float]], after: list[tuple[int, float]]) -> None:
+async def _last_output(
+    llm: "AsyncLLM",
+    request: Any,
+    sampling: "SamplingParams",
+    number: str,
+    lora: "LoRARequest | None",
+    computed: asyncio.Event | None,
+) -> "RequestOutput":
+    """Run a request to its end; its first output comes with its first token, the next is its last."""
+    from vllm.sampling_params import RequestOutputKind
+
+    sampling.output_kind = RequestOutputKind.CUMULATIVE
+    sampling.stream_interval = CONTEXT
+    last = None
+    async for output in llm.generate(request, sampling, number, lora_request=lora):
+        last = output
+        if computed:
+            computed.set()
+    if last is None:
+        raise RuntimeError("it returned nothing")
+    return last
+
+
+def _check_changed(adapter: Adapter, before: _Probe, after: _Probe) -> None:
     same = all(
         token == other and abs(logprob - other_logprob) <= _PROBE_TOLERANCE
         for (token, logprob), (other, other_logprob) in zip(before, after, strict=True)

@@ -16,7 +16,7 @@ class AdapterWorker:
         self.model_runner.reload_weights(weights_iterator=Adapter.read(Path(adapter)).merged(Path(mllm)))
 
     def lora_modules(self) -> list[str]:
-        """Names of the modules on which vLLM applies a live adapter, those it fuses (q, k and v; gate and up) apart."""
+        """Names of the modules on which vLLM applies a live adapter, with those it fuses taken apart."""
         from vllm.lora.layers import BaseLayerWithLoRA
 
         model = self.model_runner.get_model()

@@ -1,0 +1,64 @@
+"""How vLLM is told to run the multimodal LLM."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+from ffaa_core.engine.adapter import Adapter
+from ffaa_core.engine.checkpoint import checkpoint_dtype
+from ffaa_core.settings import EngineSettings
+
+CONTEXT = 2048
+"""Longest prompt and answer together, in tokens: what the published model was trained with."""
+
+_QUESTIONS_PER_FACE = 3
+_PROCESSED_CROPS_GIB = 0.25
+_CPU_BLOCK = 32
+
+
+def applies_live(settings: EngineSettings) -> bool:
+    """Whether an adapter is applied in vLLM rather than merged into the weights."""
+    from vllm.platforms import current_platform
+
+    if settings.adapter == "auto":
+        return not current_platform.is_cpu()
+    return settings.adapter == "live"
+
+
+def vllm_arguments(mllm: Path, live: Adapter | None, settings: EngineSettings) -> dict[str, Any]:
+    """Arguments of vLLM's `AsyncEngineArgs` for the model in `mllm`, with room for the adapter `live`."""
+    from vllm.platforms import current_platform
+
+    arguments: dict[str, Any] = {
+        "model": str(mllm),
+        "dtype": checkpoint_dtype(mllm) if settings.dtype == "auto" else settings.dtype,
+        "max_model_len": CONTEXT,
+        "max_num_seqs": _QUESTIONS_PER_FACE * settings.max_concurrent_faces,
+        "limit_mm_per_prompt": {"image": 1, "video": 0, "audio": 0},
+        "mm_processor_cache_gb": _PROCESSED_CROPS_GIB,
+        "enable_prefix_caching": True,
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "worker_extension_cls": "ffaa_core.engine.worker.AdapterWorker",
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+        "seed": 0,
+    }
+    if current_platform.is_cpu():
+        arguments |= {
+            "enforce_eager": True,
+            "block_size": _CPU_BLOCK,
+            "kv_cache_memory_bytes": settings.kv_cache_gib * 2**30,
+        }
+        if settings.dtype == "auto" and arguments["dtype"] == "float16":
+            arguments["dtype"] = "bfloat16"
+    else:
+        arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
+    if live:
+        arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _supported_rank(live.rank)}
+    return arguments
+
+
+def _supported_rank(rank: int) -> int:
+    """The smallest rank for which vLLM makes room that is at least `rank`."""
+    from vllm.config.lora import MaxLoRARanks
+
+    return min((supported for supported in get_args(MaxLoRARanks) if supported >= rank), default=rank)
