@@ -33,8 +33,9 @@ lint: $(INSTALLED) ## ruff and mypy
 clean: ## remove .venv and what the demo wrote
 	rm -rf .venv $(DEMO)
 
-$(INSTALLED): pyproject.toml infra/constraints-cpu.txt infra/make-venv $(wildcard infra/torchvision-hook/*.*)
-	@infra/make-venv .venv $(PYTHON)
+$(INSTALLED): pyproject.toml infra/constraints-cpu.txt infra/system-packages $(wildcard infra/torchvision-hook/*.*)
+	@infra/system-packages $(PYTHON)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	@echo "Installing into .venv: about 2 GB the first time, which takes some minutes."
 	@$(BIN)/pip install -qq --disable-pip-version-check --constraint infra/constraints-cpu.txt \
 		--editable '.[cpu,dev]' ./infra/torchvision-hook
