@@ -27,3 +27,12 @@ def prepare_environment() -> None:
         defaults |= {"VLLM_LOGGING_LEVEL": "ERROR", "TRANSFORMERS_VERBOSITY": "error"}
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    _compile_nothing_on_a_cpu()
+
+
+def _compile_nothing_on_a_cpu() -> None:
+    """Keep torch from compiling in vLLM's processes: it needs a C++ compiler and costs more than it saves."""
+    from vllm.platforms import current_platform  # after the settings above, which vLLM reads on import
+
+    if current_platform.is_cpu():
+        os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
