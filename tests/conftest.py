@@ -3,5 +3,8 @@
 pytest_plugins = [
     "tests.fixtures.bundle",
     "tests.fixtures.command",
+    "tests.fixtures.engine",
     "tests.fixtures.faces",
+    "tests.fixtures.ceph",
+    "tests.fixtures.moto",
 ]

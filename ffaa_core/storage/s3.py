@@ -38,6 +38,8 @@ ATTEMPTS = 6
 """Tries of one verb, for what botocore does not repeat: a 409 on a conditional write, a body cut short."""
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
 READERS = 16
+PAGE = 1000
+"""Objects asked for in one request of a listing."""
 
 MULTIPART = TransferConfig(multipart_threshold=64 << 20, multipart_chunksize=64 << 20, max_concurrency=4)
 
@@ -163,7 +165,8 @@ class S3Store(Store):
         return {"Bucket": self._bucket, "Key": self._prefix + key}
 
     def _pages(self, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
-        request = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, **options}
+        where = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
+        request: dict[str, Any] = {**where, "MaxKeys": PAGE, **options}
         while True:
             page = self._try("list", prefix, lambda: self._client.list_objects_v2(**request))
             yield page

@@ -134,10 +134,15 @@ class Run:
 
     def commits(self) -> Iterator[Commit]:
         """The commits there are, by shard: a closed run's from its manifest, else from their markers."""
-        if self.summary() is not None:
-            yield from manifest.decode(self._read(layout.manifest(self.ordinal)))
-        else:
+        summary = self.summary()
+        if summary is None:
             yield from self.markers()
+            return
+        key = layout.manifest(self.ordinal)
+        data = self._read(key)
+        if hashlib.sha256(data).hexdigest() != summary.manifest_sha256:
+            raise CorruptTableError(f"{self._store.uri_of(key)} is not the manifest that the summary names")
+        yield from manifest.decode(data)
 
     def markers(self) -> Iterator[Commit]:
         """The commits as their markers tell them, whether or not the run is closed."""
@@ -179,14 +184,10 @@ class Run:
             n_shards=self.n_shards,
             counts=Counts.total(commit.counts for commit in commits),
             engine=_sum_numbers(commit.engine for commit in commits),
-            manifest_sha256=self.manifest_sha256(),
+            manifest_sha256=hashlib.sha256(self._read(manifest_key)).hexdigest(),
         )
         self._create_or_keep(summary_key, encode(mine))
         return decode(Summary, self._read(summary_key), self._store.uri_of(summary_key))
-
-    def manifest_sha256(self) -> str:
-        """Digest of the closed run's manifest as it is stored."""
-        return hashlib.sha256(self._read(layout.manifest(self.ordinal))).hexdigest()
 
     def _committed_shards(self) -> Iterator[int]:
         for info in self._store.list(layout.commits(self.ordinal)):
