@@ -55,6 +55,12 @@ class RunConflictError(TableError):
     exit_code = 75
 
 
+class JobError(FFAAError):
+    """A distributed job ended before its work was done; what is committed stays."""
+
+    exit_code = 75
+
+
 class ImageError(FFAAError):
     """One image cannot be scored for a reason that lies in its bytes. Becomes a row's status."""
 

@@ -15,7 +15,7 @@ from ffaa_core.errors import EngineDeadError
 from ffaa_core.pipeline import answer
 from ray_jobs.score.blocks import ShardImage, from_block, to_block
 from ray_jobs.score.job import Job
-from ray_jobs.score.progress import Progress
+from ray_jobs.score.progress import Progress, failures_told
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,7 +34,8 @@ class AnswerStage:
         self._job, self._progress = job, progress
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True, name="engine").start()
-        self._engine = self._run(self.start_engine(job))
+        with failures_told(progress):
+            self._engine = self._run(self.start_engine(job))
         self._room = asyncio.Semaphore(job.config.engine.max_concurrent_faces)
 
     async def start_engine(self, job: Job) -> AnswerEngine:
@@ -48,7 +49,8 @@ class AnswerStage:
         """Answer a shard. A dead engine takes this process with it: Ray starts another and repeats the
         shard.
         """
-        shard, images = from_block(block)
+        with failures_told(self._progress):
+            shard, images = from_block(block)
         meter = Meter(self._engine)
         try:
             answered = self._run(self._answer(shard, images, meter))

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ffaa_core.errors import FFAAError
+from ffaa_core.errors import JobError
 from ffaa_core.table import Run
 from ray_jobs.score.answer import SHARDS_IN_FLIGHT, AnswerStage
 from ray_jobs.score.cluster import cluster, divide, own_stderr
@@ -50,7 +50,8 @@ def drive(
                 for statuses in _run_stages(job, shards, progress, answer_stage):
                     state.statuses.update(statuses)
             except ray.exceptions.RayError as error:
-                raise _own_error(error) or error from None
+                told = ray.get(progress.failure.remote())
+                raise told or JobError(f"the job ended early: {_last_line(error)}") from error
 
 
 def _run_stages(
@@ -93,7 +94,7 @@ def _run_stages(
             JudgeStage,
             batch_size=None,
             batch_format="pyarrow",
-            fn_constructor_kwargs={"job": job},
+            fn_constructor_kwargs={"job": job, "progress": progress},
             compute=ActorPoolStrategy(size=shares.judge_actors),
             num_cpus=shares.judge_cpus,
             num_gpus=shares.judge_gpus,
@@ -103,10 +104,5 @@ def _run_stages(
         yield json.loads(committed["statuses"])
 
 
-def _own_error(error: BaseException | None) -> FFAAError | None:
-    """The error of ours that Ray wrapped in its own, if there is one."""
-    while error is not None:
-        if isinstance(error, FFAAError):
-            return error
-        error = getattr(error, "cause", None) or error.__cause__
-    return None
+def _last_line(error: BaseException) -> str:
+    return str(error).strip().rpartition("\n")[2]

@@ -10,7 +10,7 @@ from ffaa_core.storage import Content, locate
 from ffaa_core.verdict import ImageVerdict, Status
 from ray_jobs.score.blocks import ShardImage, to_block
 from ray_jobs.score.job import Job
-from ray_jobs.score.progress import Progress
+from ray_jobs.score.progress import Progress, failures_told
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,7 +26,8 @@ def fetch_crop(
     """Turn a block of one number, a place in `shards`, into that shard's block."""
     shard = shards[block.column("id")[0].as_py()]
     settings = job.config.scoring
-    planned = job.open_run().plan_rows(shard).to_pylist()
+    with failures_told(progress):
+        planned = job.open_run().plan_rows(shard).to_pylist()
     with ThreadPoolExecutor(READERS) as readers:
         reads = readers.map(lambda row: read_image(row["image_uri"], settings), planned)
         images = [

@@ -11,20 +11,24 @@ from ffaa_core.rows import to_row
 from ffaa_core.table.schema import ROW_SCHEMA
 from ray_jobs.score.blocks import figures_of, from_block
 from ray_jobs.score.job import Job
+from ray_jobs.score.progress import Progress, failures_told
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from ray.actor import ActorHandle
 
 
 class JudgeStage:
     """Holds MIDS. Its writer's uuid says in a commit which process made it."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, progress: "ActorHandle[Progress]") -> None:
         from ffaa_core.environment import environment
         from ffaa_core.mids import Judge
 
-        self._judge = Judge.load(job.open_bundle("mids", "vision", "text"))
-        self._run = job.open_run()
+        self._progress = progress
+        with failures_told(progress):
+            self._judge = Judge.load(job.open_bundle("mids", "vision", "text"))
+            self._run = job.open_run()
         self._writer = uuid.uuid4().hex
         self._environment = environment()
 
@@ -32,6 +36,10 @@ class JudgeStage:
         """Judge and commit a shard; returns one row with the shard's number and its rows by status as
         JSON.
         """
+        with failures_told(self._progress):
+            return self._judge_and_commit(block)
+
+    def _judge_and_commit(self, block: "pa.Table") -> "pa.Table":
         import pyarrow as pa
 
         shard, images = from_block(block)

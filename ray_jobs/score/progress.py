@@ -1,7 +1,14 @@
-"""What the stages have done so far, gathered in one small actor that the driver reads."""
+"""What the stages have done so far, and why one failed, gathered in one small actor that the driver reads."""
 
 from collections import Counter, defaultdict
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+from ffaa_core.errors import FFAAError
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
 
 Measure = Literal["faces found", "faces answered", "images answered"]
 
@@ -16,6 +23,7 @@ class Progress:
     def __init__(self) -> None:
         self._by_shard: defaultdict[Measure, dict[int, int]] = defaultdict(dict)
         self._totals: Counter[Measure] = Counter()
+        self._failure: FFAAError | None = None
 
     def report(self, shard: int, measure: Measure, count: int) -> None:
         """Set how much of `measure` the shard has reached."""
@@ -26,3 +34,23 @@ class Progress:
     def totals(self) -> dict[Measure, int]:
         """The sum over all shards, by measure."""
         return dict(self._totals)
+
+    def fail(self, error: FFAAError) -> None:
+        """Keep the first error that ended a stage."""
+        self._failure = self._failure or error
+
+    def failure(self) -> FFAAError | None:
+        """The error that ended a stage, if one did."""
+        return self._failure
+
+
+@contextmanager
+def failures_told(progress: "ActorHandle[Progress]") -> Iterator[None]:
+    """Hand an error of ours to the driver as it is: Ray's own exceptions carry it as text only."""
+    import ray
+
+    try:
+        yield
+    except FFAAError as error:
+        ray.get(progress.fail.remote(error))
+        raise

@@ -13,9 +13,12 @@ from ray_jobs.score.display import Display, RunState, count_lines, duration
 
 
 def state() -> RunState:
-    return RunState(
-        n_images=100, images_done_before=20, images_done=60, faces=55, started=time.monotonic() - 10
-    )
+    """20 images were committed before; the first 10 of this process came late, the next 30 within 10 s."""
+    shown = RunState(n_images=100, images_done=20)
+    shown.advance(20, 0, now=5)
+    shown.advance(30, 9, now=100)
+    shown.advance(60, 55, now=110)
+    return shown
 
 
 def test_a_line_tells_images_faces_speed_statuses_and_time_left() -> None:

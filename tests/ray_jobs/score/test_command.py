@@ -1,0 +1,215 @@
+"""`ffaa score` on real photographs, as a user runs it, and the table it leaves."""
+
+import csv
+import math
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ffaa_core.bundle import Bundle
+from ffaa_core.table import VerdictTable
+from ffaa_core.table.schema import ROW_SCHEMA
+from tests.fixtures.command import FAST, Ffaa
+
+SETTLED_BY_CONTENT = {"scored", "no_face", "too_large", "decode_failed"}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a run of the command left behind."""
+
+    images: Path
+    output: Path
+    stdout: str
+    stderr: str
+    exit_code: int
+    rows: list[dict[str, Any]]
+
+    @property
+    def faces(self) -> list[dict[str, Any]]:
+        return [face for row in self.rows for face in row["faces"]]
+
+
+@pytest.fixture(scope="module")
+def command(demo_bundle: Bundle) -> Ffaa:
+    import os
+
+    return Ffaa(dict(os.environ) | {"FFAA_BUNDLE": str(demo_bundle.path)})
+
+
+@pytest.fixture(scope="module")
+def uploads(shared_faces: Path, command: Ffaa, tmp_path_factory: pytest.TempPathFactory) -> Scored:
+    images, output = shared_faces / "uploads", tmp_path_factory.mktemp("uploads") / "table"
+    done = command("score", images, output, *FAST)
+    rows = [row for batch in VerdictTable.open(str(output)).rows() for row in batch.to_pylist()]
+    return Scored(images, output, done.stdout, done.stderr, done.returncode, rows)
+
+
+def test_every_file_has_exactly_one_row(uploads: Scored) -> None:
+    files = [str(path) for path in uploads.images.rglob("*") if path.is_file()]
+    assert sorted(row["image_uri"] for row in uploads.rows) == sorted(files)
+
+
+def test_the_exit_code_says_whether_too_many_failed(uploads: Scored) -> None:
+    failed = sum(row["status"].endswith("failed") or row["status"] == "crashed" for row in uploads.rows)
+    assert failed > 0.05 * len(uploads.rows)
+    assert uploads.exit_code == 3
+    assert "exit code 3" in uploads.stdout
+
+
+def test_a_user_sees_counts_and_no_traceback_or_log_line(uploads: Scored) -> None:
+    assert f"{len(uploads.rows)} images" in uploads.stdout
+    for status, count in Counter(row["status"] for row in uploads.rows).items():
+        assert f"{status}" in uploads.stdout
+        assert str(count) in uploads.stdout
+    told = uploads.stdout + uploads.stderr
+    for noise in ("Traceback", "WARNING 1", "INFO", "(raylet)", "pid=", "DeprecationWarning"):
+        assert noise not in told
+
+
+def test_every_image_is_settled_by_its_content(uploads: Scored) -> None:
+    assert {row["status"] for row in uploads.rows} == SETTLED_BY_CONTENT
+
+
+def test_what_cannot_be_decoded_says_why(uploads: Scored) -> None:
+    with (uploads.images / "manifest.csv").open() as file:
+        undecodable = {
+            row["file"] for row in csv.DictReader(file) if row["expected_faces_hog"] == "undecodable"
+        }
+    rows = {Path(row["image_uri"]).name: row for row in uploads.rows}
+    assert undecodable
+    for name in undecodable:
+        assert rows[name]["status"] in ("decode_failed", "too_large"), name
+        assert len(rows[name]["status_detail"]) > 15, name
+        assert "Error" not in rows[name]["status_detail"], name
+
+
+def test_the_demo_models_verdicts_are_not_all_the_same(uploads: Scored) -> None:
+    assert {face["verdict"] for face in uploads.faces} == {"real", "fake"}
+    assert {face["difficulty"] for face in uploads.faces} == {"easy", "hard"}
+    assert len({face["chosen"] for face in uploads.faces}) == 3
+
+
+def test_rows_hold_everything_of_the_schema(uploads: Scored) -> None:
+    for row in uploads.rows:
+        assert list(row) == ROW_SCHEMA.names
+        assert row["run"] == 1
+        assert row["attempts"] == 1
+        assert row["scored_at"].tzinfo is not None
+        assert row["planned_version"] == row["image_version"]
+        if row["status"] == "scored":
+            missing = [name for name, value in row.items() if value is None]
+            assert set(missing) <= {"status_detail"}, missing
+    for face in uploads.faces:
+        optional = {"forgery_type"} if face["verdict"] == "real" else set()
+        missing = {name for name, value in face.items() if value is None}
+        assert missing <= {"crop", "heatmap"} | optional
+        assert [answer["question"] for answer in face["answers"]] == ["open", "assume_real", "assume_fake"]
+        assert all(len(answer["class_probabilities"]) == 4 for answer in face["answers"])
+
+
+def test_verdicts_follow_from_the_stored_class_probabilities(uploads: Scored) -> None:
+    assert uploads.faces
+    for face in uploads.faces:
+        scores = []
+        for answer in face["answers"]:
+            p = answer["class_probabilities"]
+            says_real = answer["result"] == "real"
+            scores.append(p[0] / (p[0] + p[2]) if says_real else p[3] / (p[3] + p[1]))
+            assert math.isclose(answer["match_score"], scores[-1], abs_tol=1e-9)
+        best = face["answers"][scores.index(max(scores))]
+        forgery_score = max(scores) if best["result"] == "fake" else 1 - max(scores)
+        assert face["chosen"] == best["question"]
+        assert face["verdict"] == best["result"]
+        assert face["forgery_type"] == best["forgery_type"]
+        assert math.isclose(face["match_score"], max(scores), abs_tol=1e-9)
+        assert math.isclose(face["forgery_score"], forgery_score, abs_tol=1e-9)
+        assert face["contested"] == ((forgery_score > 0.5) != (face["verdict"] == "fake"))
+        agree = len({answer["result"] for answer in face["answers"]}) == 1
+        assert face["difficulty"] == ("easy" if agree else "hard")
+
+
+def test_an_image_is_fake_by_one_face_and_real_only_by_all(uploads: Scored) -> None:
+    for row in uploads.rows:
+        verdicts = [face["verdict"] for face in row["faces"]]
+        if not verdicts:
+            assert row["verdict"] is None
+            assert row["status"] != "scored"
+            continue
+        assert row["verdict"] == ("fake" if "fake" in verdicts else "real")
+        assert row["forgery_score"] == max(face["forgery_score"] for face in row["faces"])
+        assert row["contested"] == any(face["contested"] for face in row["faces"])
+        assert row["n_faces"] == len(verdicts) <= row["n_faces_detected"]
+
+
+def test_the_same_command_again_has_nothing_to_do(uploads: Scored, command: Ffaa) -> None:
+    started = time.monotonic()
+    again = command("score", uploads.images, uploads.output, *FAST)
+    assert time.monotonic() - started < 20
+    assert again.returncode == uploads.exit_code
+    assert "nothing to do" in again.stdout
+    assert len(VerdictTable.open(str(uploads.output)).runs()) == 1
+
+
+def test_another_crop_setting_scores_everything_anew(
+    command: Ffaa, tmp_path: Path, shared_faces: Path
+) -> None:
+    names = ["001_img10.jpg", "002_img11.jpg"]
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("image_uri\n" + "".join(f"{shared_faces / 'uploads' / name}\n" for name in names))
+    output = tmp_path / "table"
+    for margin in ("40", "20"):
+        done = command("score", manifest, output, "--margin", margin, *FAST)
+        assert done.returncode == 0, done.stderr
+    rows = [row for batch in VerdictTable.open(str(output)).rows() for row in batch.to_pylist()]
+    assert Counter(Path(row["image_uri"]).name for row in rows) == dict.fromkeys(names, 2)
+    assert len({row["fingerprint"] for row in rows}) == 2
+    assert len({face["crop_sha256"] for row in rows for face in row["faces"]}) == sum(
+        len(row["faces"]) for row in rows
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--faces", "some"], "invalid choice: 'some'"),
+        (["--max-faces", "0"], "faces.max_faces"),
+        (["--shard-size", "0"], "run.shard_size"),
+        (["--bundle", "/nowhere"], "no bundle at /nowhere"),
+        (["--config", "/nowhere.yaml"], "cannot read the configuration file /nowhere.yaml"),
+    ],
+)
+def test_wrong_usage_is_told_before_any_work_starts(
+    command: Ffaa, tmp_path: Path, options: list[str], told: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    done = command("score", tmp_path / "in", tmp_path / "out", *options)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_that_would_do_nothing_is_refused(
+    command: Ffaa, demo_bundle: Bundle, tmp_path: Path
+) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    from ffaa_core.bundle.bundle import write_bundle_json
+
+    broken = tmp_path / "bundle"
+    shutil.copytree(demo_bundle.path, broken)
+    weights = broken / "adapter" / "adapter_model.safetensors"
+    renamed = {key.replace(".language_model.", "."): tensor for key, tensor in load_file(weights).items()}
+    save_file(renamed, weights)
+    write_bundle_json(broken, provenance={"test": "the original LLaVA's key names"})
+    (tmp_path / "in").mkdir()
+    done = command("score", tmp_path / "in", tmp_path / "out", "--bundle", broken)
+    assert done.returncode == 2
+    assert "base_model.model.model.layers" in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,68 @@
+"""Shards through Ray Data: whole, however large, or not at all."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from ffaa_core.bundle import Bundle
+from ffaa_core.errors import TornShardError
+from ffaa_core.settings import CROP_SIZE, FaceSettings, fingerprint
+from ffaa_core.table import Run, VerdictTable
+from ray_jobs.score.config import ScoreConfig
+from ray_jobs.score.driver import drive
+from ray_jobs.score.inputs import list_images
+from ray_jobs.score.job import Job
+from tests.ray_jobs.score.scripted import ScriptedAnswerStage
+
+CONFIG = ScoreConfig(faces=FaceSettings(mode="whole_image"))
+
+
+class TearingAnswerStage(ScriptedAnswerStage):
+    """Loses a row of every block, as a split block would."""
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        return super().__call__(block).slice(1)
+
+
+def planned(images: Path, output: Path, bundle: Bundle, shard_size: int) -> tuple[Job, Run]:
+    marked = fingerprint(CONFIG.scoring, bundle.digests)
+    run = VerdictTable.open(str(output), create=True).plan(
+        list_images(str(images)), fingerprint=marked, settings={}, shard_size=shard_size
+    )
+    assert run is not None
+    job = Job(output=str(output), run=run.ordinal, fingerprint=marked, bundle=str(bundle.path), config=CONFIG)
+    return job, run
+
+
+@pytest.fixture
+def no_ray_left_over() -> Iterator[None]:
+    yield
+    import ray
+
+    ray.shutdown()
+
+
+def test_a_shard_whose_crops_exceed_500_mb_arrives_whole(
+    tmp_path: Path, demo_bundle: Bundle, make_images: Callable[[Path, int], Path], no_ray_left_over: None
+) -> None:
+    count = 500_000_000 // (CROP_SIZE * CROP_SIZE * 3) + 10
+    images = make_images(tmp_path / "images", count)
+    job, run = planned(images, tmp_path / "out", demo_bundle, shard_size=count)
+    assert run.n_shards == 1
+    drive(job, run, run.open_shards(), verbose=False, answer_stage=ScriptedAnswerStage)
+    (commit,) = run.commits()
+    assert commit.counts.statuses == {"scored": count}
+    rows = pa.Table.from_batches(VerdictTable.open(str(tmp_path / "out")).rows(columns=["image_uri"]))
+    assert rows["image_uri"].to_pylist() == sorted(str(path) for path in images.iterdir())
+
+
+def test_a_torn_block_is_refused_and_never_committed(
+    tmp_path: Path, demo_bundle: Bundle, make_images: Callable[[Path, int], Path], no_ray_left_over: None
+) -> None:
+    images = make_images(tmp_path / "images", 6)
+    job, run = planned(images, tmp_path / "out", demo_bundle, shard_size=3)
+    with pytest.raises(TornShardError, match="2 rows, planned are 3"):
+        drive(job, run, run.open_shards(), verbose=False, answer_stage=TearingAnswerStage)
+    assert run.open_shards() == [0, 1]
