@@ -101,7 +101,7 @@ def test_texts_are_tokenised_as_sentencepiece_does_and_cut_at_512(judge: Judge, 
     reference = SentencePieceProcessor(model_file=str(Path(demo_bundle.text) / "spiece.model"))
     texts = [
         "Image description: a woman\nForgery reasoning: soft  seams,  waxy\tskin. ",
-        "ﬁne ½ Ａ é\u00a0x 漢字 🙂",
+        "ﬁne ½ é\u00a0x 漢字 🙂",
         "<extra_id_0> <image>",
         "",
         "the skin " * 400,
