@@ -197,7 +197,9 @@ def roll_up(image: ImageVerdict, faces: Sequence[FaceVerdict]) -> ImageVerdict:
     The status is `SCORED` only when every face is, else that of the first face that failed.
     """
     if not faces:
-        return replace(image, status=Status.NO_FACE, n_faces=0, faces=())
+        outside = f"{image.n_faces_detected} detected, all too far outside the image to crop"
+        detail = outside if image.n_faces_detected else image.status_detail
+        return replace(image, status=Status.NO_FACE, status_detail=detail, n_faces=0, faces=())
     failed = [face for face in faces if face.status is not Status.SCORED]
     scored = [face for face in faces if face.status is Status.SCORED]
     verdict = None

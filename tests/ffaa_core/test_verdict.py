@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -143,6 +144,11 @@ def test_an_image_is_fake_by_one_face_and_real_only_by_all(
     image = roll_up(IMAGE, faces)
     assert (image.status, image.verdict, image.forgery_score) == (status, verdict, score)
     assert image.n_faces == len(faces)
+
+
+def test_faces_that_could_not_be_cropped_are_told() -> None:
+    assert roll_up(IMAGE, []).status_detail == "2 detected, all too far outside the image to crop"
+    assert roll_up(replace(IMAGE, n_faces_detected=0), []).status_detail is None
 
 
 def test_faces_left_out_by_a_limit_are_told() -> None:
