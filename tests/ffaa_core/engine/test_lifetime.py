@@ -1,0 +1,100 @@
+"""How an engine ends: closed, killed, or with the process that owns it."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ffaa_core.engine.base import Generation
+from ffaa_core.engine.vllm_engine import VllmEngine
+from ffaa_core.errors import EngineDeadError
+from ffaa_core.questions import conversation
+from ffaa_core.settings import EngineSettings
+from tests.fixtures.engine import DemoModel, digest, drawn_crop
+
+OWNER = """
+import asyncio, sys, time
+from pathlib import Path
+from ffaa_core.engine.vllm_engine import VllmEngine
+from ffaa_core.settings import EngineSettings
+
+async def main():
+    engine = await VllmEngine.start(Path(sys.argv[1]), Path(sys.argv[2]), EngineSettings())
+    print("started", flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+SECONDS_TO_DIE = 20
+
+
+def start_generating(engine: VllmEngine) -> list[asyncio.Task[Generation]]:
+    """Requests that take long."""
+    crop = drawn_crop(0)
+    prompts = (conversation(f"Spell out the number {i}.") for i in range(30))
+    return [
+        asyncio.create_task(engine.generate(prompt, crop, digest(crop), 1400, "[a-z]{1300,}"))
+        for prompt in prompts
+    ]
+
+
+async def outcomes(tasks: list[asyncio.Task[Generation]]) -> set[type]:
+    """Types of what the tasks end with, which they must within the time to die."""
+    results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), SECONDS_TO_DIE)
+    return {type(result) for result in results}
+
+
+async def test_requests_in_flight_and_later_ones_fail_at_once_when_a_process_of_the_engine_dies(
+    demo_mllm: DemoModel,
+) -> None:
+    engine = await VllmEngine.start(demo_mllm.mllm, demo_mllm.adapter, EngineSettings())
+    try:
+        tasks = start_generating(engine)
+        await asyncio.sleep(0.5)
+        worker = next(p for p in psutil.Process().children(recursive=True) if "Worker" in p.name())
+        worker.kill()
+        assert await outcomes(tasks) == {EngineDeadError}
+        assert await outcomes(start_generating(engine)) == {EngineDeadError}
+    finally:
+        await engine.close()
+
+
+async def test_closing_ends_requests_in_flight_and_every_process(demo_mllm: DemoModel) -> None:
+    before = set(psutil.Process().children(recursive=True))
+    engine = await VllmEngine.start(demo_mllm.mllm, None, EngineSettings())
+    tasks = start_generating(engine)
+    await asyncio.sleep(0.5)
+    await engine.close()
+    assert await outcomes(tasks) == {EngineDeadError}
+    assert await outcomes(start_generating(engine)) == {EngineDeadError}
+    started = set(psutil.Process().children(recursive=True)) - before
+    assert not [p for p in started if p.status() != psutil.STATUS_ZOMBIE and "tracker" not in " ".join(p.cmdline())]
+    await engine.close()
+
+
+@pytest.mark.parametrize("wait_for", ["started", "first child"])
+def test_no_process_outlives_an_owner_that_is_killed(
+    wait_for: str, demo_mllm: DemoModel, tmp_path: Path
+) -> None:
+    script = tmp_path / "owner.py"
+    script.write_text(OWNER)
+    command = [sys.executable, str(script), str(demo_mllm.mllm), str(demo_mllm.adapter)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        process = psutil.Process(owner.pid)
+        if wait_for == "started":
+            assert owner.stdout is not None
+            assert owner.stdout.readline() == "started\n"
+        while not (children := process.children(recursive=True)):
+            time.sleep(0.1)
+        os.kill(owner.pid, signal.SIGKILL)
+    _, alive = psutil.wait_procs(children, SECONDS_TO_DIE)
+    for survivor in alive:
+        survivor.kill()
+    assert not alive
