@@ -104,13 +104,15 @@ class Bundle:
 
         Raises:
             BundleError: there is no bundle, or files are missing or of another size.
+            ConfigurationError: a URL is of an unknown kind, or its bucket or credentials are wrong.
             StorageError: the URL's storage failed.
         """
-        if "://" in str(path_or_uri):
+        location = str(path_or_uri).removeprefix("file://")
+        if "://" in location:
             from ffaa_core.bundle.fetch import fetch
 
-            return cls.open(fetch(str(path_or_uri)))
-        path = Path(path_or_uri).expanduser().absolute()
+            return cls.open(fetch(location))
+        path = Path(location).expanduser().absolute()
         try:
             content = (path / MANIFEST).read_bytes()
         except (FileNotFoundError, NotADirectoryError):

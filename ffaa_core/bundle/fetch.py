@@ -1,15 +1,16 @@
-"""Bundles that lie elsewhere, fetched once into the user's cache. Any URL that fsspec opens will do."""
+"""Bundles that lie on S3, fetched once into the user's cache."""
 
 import hashlib
-from collections.abc import Callable
+import shutil
 from pathlib import Path
-from typing import TypeVar
 
 from ffaa_core.bundle.bundle import MANIFEST, Bundle, Manifest
 from ffaa_core.bundle.cache import cache_directory, made_once
-from ffaa_core.errors import BundleError, StorageError
+from ffaa_core.errors import BundleError, NotFoundError
+from ffaa_core.storage import Store, open_store
 
-T = TypeVar("T")
+CHUNK = 64 * 2**20
+"""Bytes of a file held in memory at once; one request each."""
 
 
 def fetch(uri: str) -> Path:
@@ -18,35 +19,28 @@ def fetch(uri: str) -> Path:
     Copies are kept by the content of bundle.json, so a bundle replaced under its URL is fetched again.
 
     Raises:
-        BundleError: there is no bundle at `uri`, what was fetched is not what its digests say, or the URL
-            cannot be opened at all.
+        BundleError: there is no bundle at `uri`, or what was fetched is not what its digests say.
+        ConfigurationError: the URL is of another kind, or bucket or credentials are wrong.
         StorageError: the storage failed.
     """
-    import fsspec
-
-    filesystem, root = _told(uri, lambda: fsspec.core.url_to_fs(uri.rstrip("/")))
-    content = _told(uri, lambda: filesystem.cat_file(f"{root}/{MANIFEST}"))
-    manifest = Manifest.parse(content, f"{uri}/{MANIFEST}")
-
-    def download(scratch: Path) -> None:
-        for name in manifest.files():
-            target = scratch / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _told(uri, lambda name=name, target=target: filesystem.get_file(f"{root}/{name}", str(target)))  # type: ignore[misc]
-        (scratch / MANIFEST).write_bytes(content)
-        Bundle.open(scratch).verify()
-
-    name = hashlib.sha256(content).hexdigest()[:32]
-    return made_once(cache_directory() / "bundles" / name, download)
-
-
-def _told(uri: str, action: Callable[[], T]) -> T:
-    """Do `action`; storage back ends raise all manner of errors, which become one of ours."""
+    store = open_store(uri)
     try:
-        return action()
-    except FileNotFoundError as error:
-        raise BundleError(f"no complete bundle at {uri}: {error} does not exist") from error
-    except (ImportError, ValueError, PermissionError) as error:
-        raise BundleError(f"the bundle at {uri} cannot be opened: {error}") from error
-    except Exception as error:
-        raise StorageError(f"the bundle at {uri} could not be fetched: {error}") from error
+        content = store.read(MANIFEST).data
+        manifest = Manifest.parse(content, store.uri_of(MANIFEST))
+        copy = cache_directory() / "bundles" / hashlib.sha256(content).hexdigest()[:32]
+        return made_once(copy, lambda scratch: _download(store, manifest, content, scratch))
+    except NotFoundError as error:
+        raise BundleError(f"no complete bundle at {uri}: {error}") from error
+
+
+def _download(store: Store, manifest: Manifest, content: bytes, directory: Path) -> None:
+    for name in manifest.files():
+        target = directory / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with store.open(name) as source, target.open("wb") as sink:
+            shutil.copyfileobj(source, sink, CHUNK)
+    (directory / MANIFEST).write_bytes(content)
+    try:
+        Bundle.open(directory).verify()
+    except BundleError as error:
+        raise BundleError(f"the bundle at {store.uri} is not what its manifest says: {error}") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ffaa_core.bundle.cache import cache_directory, made_once
+from ffaa_core.errors import ConfigurationError
 
 
 def test_many_at_once_make_it_once_and_all_see_it_whole(tmp_path: Path) -> None:
@@ -57,6 +58,12 @@ def test_what_fails_to_be_made_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         made_once(tmp_path / "thing", fail)
     assert not (tmp_path / "thing").exists()
+
+
+def test_a_cache_that_cannot_be_written_is_a_configuration_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(ConfigurationError, match="XDG_CACHE_HOME"):
+        made_once(tmp_path / "file" / "thing", lambda scratch: None)
 
 
 def test_the_cache_is_where_xdg_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
