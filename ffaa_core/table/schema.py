@@ -76,6 +76,23 @@ ROW_SCHEMA = pa.schema(
 )
 """One row: one image under one fingerprint. `faces` is null where no face was looked for or found."""
 
+_SHOWN = [field for field in FACE if not pa.types.is_large_binary(field.type)]
+
+EXPORT_SCHEMA = pa.schema(
+    [
+        field.with_type(pa.list_(pa.struct(_SHOWN))) if field.name == "faces" else field
+        for field in ROW_SCHEMA
+    ],
+    metadata=ROW_SCHEMA.metadata,
+)
+"""A row without pictures of its faces."""
+
+EXPORT_COLUMNS = [
+    *(name for name in ROW_SCHEMA.names if name != "faces"),
+    *(f"faces.list.element.{field.name}" for field in _SHOWN),
+]
+"""The columns to read for it."""
+
 PLAN_SCHEMA = pa.schema(
     [
         pa.field("shard", pa.int32(), nullable=False),
