@@ -99,19 +99,17 @@ def export(selection: Selection, kind: str, to: Path | None) -> None:
 
 def _table(rows: Iterator[dict[str, Any]]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, expand=True)
-    for heading in HEADINGS:
-        right = heading in ("forgery score", "faces")
-        wide = heading in ("image", "reason")
-        table.add_column(
-            heading,
-            justify="right" if right else "left",
-            overflow="ellipsis",
-            no_wrap=True,
-            ratio={"image": 2, "reason": 4}.get(heading),
-            min_width=12 if wide else None,
-        )
+    table.add_column("image", no_wrap=True, overflow="ellipsis", ratio=2, min_width=12)
+    table.add_column("status", no_wrap=True)
+    table.add_column("verdict", max_width=11)
+    table.add_column("forgery\nscore", justify="right")
+    table.add_column("faces", justify="right")
+    table.add_column("forgery type", max_width=14)
+    table.add_column("reason", no_wrap=True, overflow="ellipsis", ratio=4, min_width=12)
     for row in rows:
-        table.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in _cells(row)))
+        colours = {"status": COLOURS.get(row["status"], ""), "verdict": COLOURS.get(row["verdict"], "")}
+        cells = zip(HEADINGS, _cells(row), strict=True)
+        table.add_row(*(Text(cell, style=colours.get(heading, "")) for heading, cell in cells))
     return table
 
 

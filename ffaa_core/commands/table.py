@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show = subcommands.add_parser(
         "show",
         help="show the rows, in a terminal or as JSON, CSV or Parquet",
-        description="Show the latest row of every image: a table in a terminal, tab-separated lines in a pipe, "
-        "or another format. Crops and heatmaps, being pictures of people, are left out of all of them.",
+        description="Show the latest row of every image: a table in a terminal, tab-separated lines in a "
+        "pipe, or another format. Crops and heatmaps, being pictures of people, are left out of all of them.",
     )
     show.add_argument("output", metavar="OUTPUT", help="the table: a folder or s3://bucket/prefix")
     show.add_argument(

@@ -86,7 +86,8 @@ def on_terminal(output, **options):
 
 def test_a_terminal_gets_a_table(output):
     text = on_terminal(output)
-    assert "identity exchange" in text
+    assert "fake" in text
+    assert "exchange" in text
     assert "edges blur [red]" in text
     assert CAVEAT in text
 
