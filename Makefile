@@ -14,9 +14,10 @@ help: ## say what there is
 
 install: $(INSTALLED) ## everything into .venv, the CPU profile with the development tools
 
+# Some samples are damaged on purpose, which is more than `ffaa score` takes for a success by itself.
 demo: $(INSTALLED) ## score sample images and show their verdicts
 	$(BIN)/python infra/samples.py $(DEMO)/images
-	$(BIN)/ffaa score $(DEMO)/images $(DEMO)/verdicts
+	$(BIN)/ffaa score $(DEMO)/images $(DEMO)/verdicts --max-failure-rate 1
 	$(BIN)/ffaa table show $(DEMO)/verdicts
 
 test: $(INSTALLED) ## the tests, with coverage
