@@ -1,7 +1,8 @@
 """The form of an answer as a regular expression, for the second attempt at an answer that was malformed.
 
 Every text that matches is read by `Fields.parse`, and is so short that the tokens cannot run out: the free
-text is printable ASCII and capped, and a token is at least one character.
+text is printable ASCII and capped, and a token is at least one character. It has no angle brackets, in which the
+special tokens of the conversation stand.
 """
 
 from ffaa_core.answers import (
@@ -20,6 +21,8 @@ MAX_BUDGET = 1400
 
 _MIN_BUDGET = 256
 _END_TOKEN = 1
+_INK = "[!-;=?-~]"
+_INK_OR_SPACE = "[ -;=?-~]"
 _PROBABILITIES = r"(?:0\.\d\d|1\.00)"
 
 
@@ -41,7 +44,7 @@ def answer_regex(tokens: int) -> str:
 
 
 def _form(free_text: int) -> str:
-    text = rf"[!-~](?:[ -~]{{0,{free_text - 1}}})"
+    text = f"{_INK}{_INK_OR_SPACE}{{0,{free_text - 1}}}"
     return f"{DESCRIPTION}: {text}\n{REASONING}: {text}\n{RESULT}: (?:{_real()}|{_fake()})"
 
 

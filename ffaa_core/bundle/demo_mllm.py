@@ -31,7 +31,7 @@ LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 CONTEXT = 2048
 
 _GAINS = {"q_proj": 3.0, "k_proj": 3.0, "position_embedding": 0.1}
-"""Sharp attention lets the next token hang on single tokens of image and text: answers differ and do not loop."""
+"""Sharp attention lets the next token hang on single tokens of image and text, so that answers do not loop."""
 
 _NEWLINE = "<0x0A>"
 _CONTROL_TOKENS = ("<unk>", "<s>", END_OF_ANSWER)
@@ -82,6 +82,7 @@ def _tokenizer() -> "LlamaTokenizer":
         bos_token="<s>",
         eos_token=END_OF_ANSWER,
         pad_token="<unk>",
+        add_bos_token=True,
         model_max_length=CONTEXT,
         extra_special_tokens={"image_token": IMAGE_TOKEN},
     )
@@ -212,7 +213,7 @@ def _write_adapter(folder: Path, shapes: dict[str, tuple[int, ...]], seed: int) 
         "lora_alpha": LORA_ALPHA,
         "lora_dropout": 0.05,
         "bias": "none",
-        "target_modules": sorted(LORA_TARGETS),
+        "target_modules": rf".*language_model.*\.({'|'.join(LORA_TARGETS)})",
         "inference_mode": True,
     }
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")

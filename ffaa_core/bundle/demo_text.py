@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import product
 
 from ffaa_core.answers import Determination, Fields, ForgeryType
-from ffaa_core.questions import OPEN_QUESTIONS, Question, conversation, wording
+from ffaa_core.questions import IMAGE_TOKEN, OPEN_QUESTIONS, Question, conversation, wording
 
 _PERSONS = (
     "a young woman",
@@ -51,9 +51,9 @@ _FAKE_SIGNS = {
 def sentences() -> Iterator[str]:
     """Prompts as they are asked and answers as they are given, always the same and in the same order."""
     for number in range(len(OPEN_QUESTIONS)):
-        yield conversation(wording(Question.OPEN, number))
+        yield _without_image(wording(Question.OPEN, number))
     for question in (Question.ASSUME_REAL, Question.ASSUME_FAKE):
-        yield conversation(wording(question))
+        yield _without_image(wording(question))
     signs: list[tuple[ForgeryType | None, str]] = [(None, sign) for sign in _REAL_SIGNS]
     signs += [(kind, sign) for kind, found in _FAKE_SIGNS.items() for sign in found]
     for i, (person, look, place) in enumerate(product(_PERSONS, _LOOKS, _PLACES)):
@@ -65,3 +65,8 @@ def sentences() -> Iterator[str]:
             probability=(50 + i % 51) / 100,
             forgery_type=kind,
         ).render()
+
+
+def _without_image(sentence: str) -> str:
+    """The conversation but for the image, whose token must not become an ordinary word."""
+    return conversation(sentence).replace(IMAGE_TOKEN, "")

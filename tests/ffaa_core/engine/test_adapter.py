@@ -24,7 +24,9 @@ def change(demo_mllm: DemoModel, tmp_path: Path) -> Callable[..., Path]:
 
     def make(weights: Callable[[Weights], Weights] = lambda w: w, **config: object) -> Path:
         folder = Path(shutil.copytree(demo_mllm.adapter, tmp_path / "adapter"))
-        save_file(weights(load_file(folder / "adapter_model.safetensors")), folder / "adapter_model.safetensors")
+        save_file(
+            weights(load_file(folder / "adapter_model.safetensors")), folder / "adapter_model.safetensors"
+        )
         path = folder / "adapter_config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | config))
         return folder
@@ -50,7 +52,9 @@ def test_the_original_llavas_key_names_are_refused_by_name(
     assert refused.value.exit_code == 2
 
 
-def test_projector_weights_in_an_adapter_are_refused(demo_mllm: DemoModel, change: Callable[..., Path]) -> None:
+def test_projector_weights_in_an_adapter_are_refused(
+    demo_mllm: DemoModel, change: Callable[..., Path]
+) -> None:
     key = "base_model.model.model.multi_modal_projector.linear_1.lora_A.weight"
     with pytest.raises(AdapterError, match="multi_modal_projector"):
         check(demo_mllm.mllm, change(lambda w: w | {key: torch.ones(32, 64)}))
@@ -85,7 +89,9 @@ def test_an_untrained_adapter_is_refused(demo_mllm: DemoModel, change: Callable[
     [{"peft_type": "IA3"}, {"use_dora": True}, {"bias": "all"}, {"rank_pattern": {"q_proj": 8}}],
     ids=lambda config: next(iter(config)),
 )
-def test_what_merging_would_get_wrong_is_refused(config: dict[str, object], change: Callable[..., Path]) -> None:
+def test_what_merging_would_get_wrong_is_refused(
+    config: dict[str, object], change: Callable[..., Path]
+) -> None:
     with pytest.raises(AdapterError):
         Adapter.read(change(**config))
 

@@ -31,11 +31,15 @@ async def ask_all(engine: VllmEngine, seeds: range) -> list[Generation]:
 
 
 def share_of_equal_tokens(left: list[tuple[int, ...]], right: list[tuple[int, ...]]) -> float:
-    equal = sum(a == b for one, other in zip(left, right, strict=True) for a, b in zip(one, other, strict=False))
+    equal = sum(
+        a == b for one, other in zip(left, right, strict=True) for a, b in zip(one, other, strict=False)
+    )
     return equal / sum(max(len(one), len(other)) for one, other in zip(left, right, strict=True))
 
 
-def transformers_answers(model: DemoModel, seeds: range, with_adapter: bool) -> tuple[list[tuple[int, ...]], int]:
+def transformers_answers(
+    model: DemoModel, seeds: range, with_adapter: bool
+) -> tuple[list[tuple[int, ...]], int]:
     """Greedy answers by Transformers and PEFT, and the number of prompt tokens of the first."""
     from peft import PeftModel
     from transformers import LlavaForConditionalGeneration, LlavaProcessor
@@ -91,7 +95,9 @@ async def test_a_crop_takes_576_tokens_of_the_prompt(engine: VllmEngine, demo_ml
     assert generation.prompt_tokens == len(tokenizer(PROMPTS[0])["input_ids"]) - 1 + IMAGE_TOKENS
 
 
-async def test_image_tokens_are_computed_once_for_the_three_questions_of_many_faces(engine: VllmEngine) -> None:
+async def test_image_tokens_are_computed_once_for_the_three_questions_of_many_faces(
+    engine: VllmEngine,
+) -> None:
     generations = await ask_all(engine, range(100, 140))
     firsts, others = generations[::3], [g for i, g in enumerate(generations) if i % 3]
     assert all(g.cached_tokens < IMAGE_TOKENS // 2 for g in firsts)
@@ -132,9 +138,7 @@ async def test_a_cut_generation_says_so(engine: VllmEngine) -> None:
 
 async def test_a_request_that_is_refused_leaves_the_others_alone(engine: VllmEngine) -> None:
     too_long = conversation("Why? " * 2000)
-    refused, answered = await asyncio.gather(
-        ask(engine, 0, too_long), ask(engine, 0), return_exceptions=True
-    )
+    refused, answered = await asyncio.gather(ask(engine, 0, too_long), ask(engine, 0), return_exceptions=True)
     assert isinstance(refused, EngineError)
     assert isinstance(answered, Generation)
 
@@ -158,6 +162,8 @@ async def test_an_adapter_that_fits_and_changes_no_answer_is_refused(
     powerless = tmp_path_factory.mktemp("powerless")
     (powerless / "adapter_config.json").write_bytes((demo_mllm.adapter / "adapter_config.json").read_bytes())
     weights = load_file(demo_mllm.adapter / "adapter_model.safetensors")
-    save_file({name: tensor * 1e-12 for name, tensor in weights.items()}, powerless / "adapter_model.safetensors")
+    save_file(
+        {name: tensor * 1e-12 for name, tensor in weights.items()}, powerless / "adapter_model.safetensors"
+    )
     with pytest.raises(AdapterError, match="changes no answer"):
         await VllmEngine.start(demo_mllm.mllm, powerless, EngineSettings(adapter="merged"))
