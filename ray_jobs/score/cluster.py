@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -50,20 +50,22 @@ def divide(gpus: float, config: ScoreConfig) -> Shares:
 
 
 @contextmanager
-def own_stderr(*, verbose: bool) -> Iterator[TextIO]:
-    """The standard error for our own words; what libraries write there meanwhile goes to a log file.
+def libraries_diverted(*, verbose: bool) -> Iterator[TextIO]:
+    """Standard error for our own words, while all else that this process prints goes to a log file.
 
-    Ray's core writes to the descriptor itself, past Python's logging. The file is named if the block fails,
-    and removed otherwise. With `verbose` nothing is diverted.
+    Ray's core writes to the descriptors themselves, past Python's logging. The file is named if the block
+    fails, and removed otherwise. With `verbose` nothing is diverted.
     """
     if verbose:
         yield sys.stderr
         return
-    with (
-        os.fdopen(os.dup(2), "w", encoding="utf-8") as ours,
-        tempfile.NamedTemporaryFile(prefix="ffaa-score-", suffix=".log", delete=False) as log,
-    ):
-        os.dup2(log.fileno(), 2)
+    with ExitStack() as stack:
+        ours = stack.enter_context(os.fdopen(os.dup(2), "w", encoding="utf-8"))
+        stdout = stack.enter_context(os.fdopen(os.dup(1), "w"))
+        log = stack.enter_context(
+            tempfile.NamedTemporaryFile(prefix="ffaa-score-", suffix=".log", delete=False)
+        )
+        _point_standard_streams(log.fileno(), log.fileno())
         try:
             yield ours
         except BaseException:
@@ -72,8 +74,14 @@ def own_stderr(*, verbose: bool) -> Iterator[TextIO]:
         else:
             os.unlink(log.name)
         finally:
-            sys.stderr.flush()
-            os.dup2(ours.fileno(), 2)
+            _point_standard_streams(stdout.fileno(), ours.fileno())
+
+
+def _point_standard_streams(stdout: int, stderr: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
 
 
 @contextmanager

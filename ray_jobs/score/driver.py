@@ -10,7 +10,7 @@ from rich.console import Console
 from ffaa_core.errors import JobError
 from ffaa_core.table import Run
 from ray_jobs.score.answer import SHARDS_IN_FLIGHT, AnswerStage
-from ray_jobs.score.cluster import cluster, divide, own_stderr
+from ray_jobs.score.cluster import cluster, divide, libraries_diverted
 from ray_jobs.score.display import Display, RunState
 from ray_jobs.score.fetch_crop import fetch_crop
 from ray_jobs.score.job import Job
@@ -36,7 +36,7 @@ def drive(
         before.update(commit.counts.statuses)
     committed = before.total()
     state = RunState(n_images=run.n_images, images_done=committed, statuses=before)
-    with own_stderr(verbose=verbose) as stderr, cluster(verbose=verbose):
+    with libraries_diverted(verbose=verbose) as stderr, cluster(verbose=verbose):
         import ray
 
         progress: Any = ray.remote(Progress).options(num_cpus=0).remote()

@@ -83,7 +83,7 @@ def _drive_open_shards(job: Job, run: Run, *, verbose: bool) -> None:
     from ray_jobs.score.driver import drive
 
     print(
-        f"run {run.ordinal}: {run.n_images} images in {run.n_shards} shards, {len(shards)} of them open; "
+        f"run {run.ordinal}: {run.n_images} images, {len(shards)} of {run.n_shards} shards to do; "
         f"fingerprint {run.fingerprint}",
         file=sys.stderr,
     )
