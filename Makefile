@@ -34,10 +34,11 @@ lint: $(INSTALLED) ## ruff and mypy
 clean: ## remove .venv and what the demo wrote
 	rm -rf .venv $(DEMO)
 
+# Not compiled: that takes 40 s, for modules most of which nobody imports.
 $(INSTALLED): pyproject.toml infra/constraints-cpu.txt infra/system-packages $(wildcard infra/torchvision-hook/*.*)
 	@infra/system-packages $(PYTHON)
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	@echo "Installing into .venv: about 2 GB the first time, which takes some minutes."
-	@$(BIN)/pip install -qq --disable-pip-version-check --constraint infra/constraints-cpu.txt \
+	@$(BIN)/pip install -qq --disable-pip-version-check --no-compile --constraint infra/constraints-cpu.txt \
 		--editable '.[cpu,dev]' ./infra/torchvision-hook
 	@touch $@
