@@ -16,5 +16,6 @@ def test_the_first_of_ten_open_wordings_is_the_papers() -> None:
 def test_the_conversation_is_the_published_v1_template() -> None:
     assert conversation("Is it real?") == (
         "A chat between a curious human and an artificial intelligence assistant. "
-        "The assistant gives helpful, detailed, and polite answers to the human's questions. USER: <image>\nIs it real? ASSISTANT:"
+        "The assistant gives helpful, detailed, and polite answers to the human's questions. "
+        "USER: <image>\nIs it real? ASSISTANT:"
     )
