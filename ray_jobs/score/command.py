@@ -1,11 +1,16 @@
 """Score every face in a set of images, on this machine or a Ray cluster.
 
-INPUT is a folder, an S3 prefix, a glob ('photos/*.jpg', in quotes), one image, or a CSV or Parquet manifest
-with a column of addresses. OUTPUT is a folder or S3 prefix that holds the verdict table: one row per image,
-whatever fails.
+INPUT is a folder, an S3 prefix, a glob ('photos/*.jpg', in quotes), one image,
+or a CSV or Parquet manifest with a column of addresses. OUTPUT is a folder or
+S3 prefix that holds the verdict table: one row per image, whatever fails.
 
-The same command again goes on where it stopped, and scores what is new or failed for a passing reason. Watch
-the result with `ffaa table show OUTPUT`. Set RAY_ADDRESS to use a cluster.
+The same command again goes on where it stopped, and scores what is new or
+failed for a passing reason. Set RAY_ADDRESS to use a cluster.
+
+  ffaa score photos/ verdicts/
+  ffaa score s3://uploads/2026/ s3://verdicts/2026 --bundle s3://models/ffaa
+  ffaa score crops.csv verdicts/ --faces whole_image --uri-column path
+  ffaa table show verdicts/
 """
 
 import argparse
