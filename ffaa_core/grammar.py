@@ -1,8 +1,8 @@
 """The form of an answer as a regular expression, for the second attempt at an answer that was malformed.
 
 Every text that matches is read by `Fields.parse`, and is so short that the tokens cannot run out: the free
-text is printable ASCII and capped, and a token is at least one character. It has no angle brackets, in which the
-special tokens of the conversation stand.
+text is printable ASCII and capped, and a token is at least one character. It has no angle brackets, in which
+the special tokens of the conversation stand.
 """
 
 from ffaa_core.answers import (

@@ -31,7 +31,7 @@ LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 CONTEXT = 2048
 
 _GAINS = {"q_proj": 3.0, "k_proj": 3.0, "position_embedding": 0.1}
-"""Sharp attention lets the next token hang on single tokens of image and text, so that answers do not loop."""
+"""Sharp attention: the next token hangs on single tokens of image and text, so that answers do not loop."""
 
 _NEWLINE = "<0x0A>"
 _CONTROL_TOKENS = ("<unk>", "<s>", END_OF_ANSWER)

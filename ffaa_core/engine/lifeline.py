@@ -1,26 +1,40 @@
-"""Ends a process of the engine when the process that started it ends, even by kill -9.
+"""Ends the engine's processes when the process that started them ends, even by kill -9.
 
-vLLM calls `hold` in every process it spawns, through the entry-point group `vllm.general_plugins`: otherwise
-they live on for a while, with the model in memory, when their owner is killed.
+vLLM's own processes notice it late or, while they start, not for five minutes, and keep the model in memory.
 """
 
-import multiprocessing
 import os
+import select
 import signal
 import threading
-from multiprocessing.connection import wait
 
-_THREAD_NAME = "ffaa-lifeline"
-
-
-def hold() -> None:
-    """Watch the parent process from a thread, if this is a child of multiprocessing. May be called again."""
-    parent = multiprocessing.parent_process()
-    if parent is None or any(thread.name == _THREAD_NAME for thread in threading.enumerate()):
-        return
-    threading.Thread(target=_die_after, args=(parent.sentinel,), name=_THREAD_NAME, daemon=True).start()
+_tied_to: set[int] = set()
 
 
-def _die_after(sentinel: int) -> None:
-    wait([sentinel])
+class Lifeline(str):
+    """A value in vLLM's configuration. To unpickle it in another process ties that process to the one before.
+
+    vLLM passes its configuration on, pickled, to every process it starts, and each of them to the next.
+    """
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _tie, (os.getpid(), str(self))
+
+
+def _tie(owner: int, value: str) -> Lifeline:
+    if owner != os.getpid() and owner not in _tied_to:
+        _tied_to.add(owner)
+        threading.Thread(target=_die_with, args=(owner,), name="lifeline", daemon=True).start()
+    return Lifeline(value)
+
+
+def _die_with(owner: int) -> None:
+    try:
+        descriptor = os.pidfd_open(owner)
+    except ProcessLookupError:
+        pass
+    else:
+        select.select([descriptor], [], [])
     os.kill(os.getpid(), signal.SIGKILL)

@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 from ffaa_core.engine.adapter import Adapter
 from ffaa_core.engine.checkpoint import checkpoint_dtype
+from ffaa_core.engine.lifeline import Lifeline
 from ffaa_core.settings import EngineSettings
 
 CONTEXT = 2048
@@ -38,6 +39,7 @@ def vllm_arguments(mllm: Path, live: Adapter | None, settings: EngineSettings) -
         "enable_prefix_caching": True,
         "tensor_parallel_size": settings.tensor_parallel_size,
         "worker_extension_cls": "ffaa_core.engine.worker.AdapterWorker",
+        "additional_config": {"ffaa": Lifeline("lifeline")},
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
         "seed": 0,

@@ -1,4 +1,4 @@
-"""The two-pass rule: with an engine that follows a script where it must fail on demand, and with the real one."""
+"""The two-pass rule, with an engine that fails on demand and with the real one."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The engine on real vLLM: what it answers, what it shares between requests, and what it proves at its start."""
+"""The engine on real vLLM: what it answers, what its requests share, and what it proves at its start."""
 
 import asyncio
 from itertools import permutations
