@@ -15,7 +15,11 @@ from ffaa_core.questions import OPEN_QUESTIONS, Question
 from ffaa_core.settings import AnswerSettings
 from tests.fixtures.engine import digest, drawn_crop
 
-GOOD = "Image description: A.\nForgery reasoning: B.\nAnalysis result: Real\nProbability: 0.90\nForgery type: N/A"
+GOOD = """Image description: A.
+Forgery reasoning: B.
+Analysis result: Real
+Probability: 0.90
+Forgery type: N/A"""
 BAD = "I cannot say."
 CUT = "Image description: A. Image description: A."
 
