@@ -10,7 +10,7 @@ text/          MIDS's text encoder (T5, Transformers layout) and its tokenizer
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -93,10 +93,14 @@ class Manifest(_Strict):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that is there: every file its manifest names exists and has the right size."""
+    """A bundle that is there: every file its manifest names exists and has the right size.
+
+    `location` is the absolute path or the URL it was opened by, and by which another machine opens it.
+    """
 
     path: Path
     manifest: Manifest
+    location: str
 
     @classmethod
     def open(cls, path_or_uri: str | Path) -> Self:
@@ -111,7 +115,7 @@ class Bundle:
         if "://" in location:
             from ffaa_core.bundle.fetch import fetch
 
-            return cls.open(fetch(location))
+            return replace(cls.open(fetch(location)), location=location)
         path = Path(location).expanduser().absolute()
         try:
             content = (path / MANIFEST).read_bytes()
@@ -122,7 +126,7 @@ class Bundle:
             ) from None
         except OSError as error:
             raise BundleError(f"the bundle at {path} cannot be read: {error}") from error
-        bundle = cls(path, Manifest.parse(content, path / MANIFEST))
+        bundle = cls(path, Manifest.parse(content, path / MANIFEST), str(path))
         bundle._check_sizes()
         return bundle
 
@@ -217,7 +221,7 @@ def write_bundle_json(
         raise BundleError(f"{directory} is no bundle yet: nothing lies in {', '.join(missing)}")
     manifest = Manifest(warning=warning, provenance=dict(provenance), parts=parts)
     (directory / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return Bundle(directory, manifest)
+    return Bundle.open(directory)
 
 
 def describe_part(directory: Path) -> Part:

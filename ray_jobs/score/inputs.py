@@ -41,6 +41,12 @@ def list_images(uri: str, uri_column: str = "image_uri") -> Iterator[PlannedImag
         yield from _list(store, key, uri)
 
 
+def absolute(uri: str) -> str:
+    """The same name from any working directory."""
+    store, key = locate(uri)
+    return store.uri_of(key)
+
+
 def require_apart(input_uri: str, output_uri: str) -> None:
     """Refuse an OUTPUT inside INPUT, whose files the next listing would take for images, and the reverse.
 
@@ -97,7 +103,7 @@ def _read_manifest(store: Store, manifest: ObjectInfo, column: str) -> Iterator[
                         f"{manifest.uri}: column {column!r} is empty in row {number} of a batch"
                     )
                 yield PlannedImage(
-                    image_uri=_absolute(address, manifest), planned_version=None, size_bytes=None
+                    image_uri=_resolve(address, manifest), planned_version=None, size_bytes=None
                 )
 
 
@@ -125,7 +131,7 @@ def _batches(file: BinaryIO, uri: str, column: str) -> Iterator["pa.RecordBatch"
         raise ConfigurationError(f"cannot read the manifest {uri}: {error}") from error
 
 
-def _absolute(address: str, manifest: ObjectInfo) -> str:
+def _resolve(address: str, manifest: ObjectInfo) -> str:
     """The address without a presigned query string; a relative path is relative to the manifest."""
     parts = urlsplit(address)
     if parts.scheme in ("http", "https"):

@@ -1,17 +1,15 @@
 """`ffaa score` from end to end: plan, drive the open shards, close, and say how it went."""
 
-import os
 import sys
 import time
 
 from ffaa_core.bundle import Bundle, resolve_bundle
-from ffaa_core.bundle.resolve import VARIABLE
 from ffaa_core.settings import fingerprint
 from ffaa_core.table import Counts, Run, Summary, VerdictTable
 from ffaa_core.verdict import Status
 from ray_jobs.score.config import ScoreConfig
 from ray_jobs.score.display import count_lines, duration
-from ray_jobs.score.inputs import list_images, require_apart
+from ray_jobs.score.inputs import absolute, list_images, require_apart
 from ray_jobs.score.job import Job
 
 TOO_MANY_FAILURES = 3
@@ -33,7 +31,11 @@ def score(config: ScoreConfig, input_uri: str, output_uri: str, *, verbose: bool
     run = table.plan(
         list_images(input_uri, config.run.uri_column),
         fingerprint=marked,
-        settings={"scoring": config.scoring.to_dict(), "bundle": bundle.digests, "input": input_uri},
+        settings={
+            "scoring": config.scoring.to_dict(),
+            "bundle": bundle.digests,
+            "input": absolute(input_uri),
+        },
         shard_size=config.run.shard_size,
         shard_bytes=config.run.shard_bytes,
     )
@@ -42,10 +44,10 @@ def score(config: ScoreConfig, input_uri: str, output_uri: str, *, verbose: bool
         print(f"nothing to do: {input_uri} is settled in {output_uri} under fingerprint {marked}")
         return last.exit_code if last else 0
     job = Job(
-        output=output_uri,
+        output=table.uri,
         run=run.ordinal,
         fingerprint=marked,
-        bundle=config.bundle or os.environ.get(VARIABLE) or str(bundle.path),
+        bundle=bundle.location,
         config=config,
     )
     _drive_open_shards(job, run, verbose=verbose)

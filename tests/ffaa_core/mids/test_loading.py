@@ -15,7 +15,7 @@ from ffaa_core.mids import load
 
 @pytest.fixture
 def own_copy(demo_bundle: Bundle, tmp_path: Path) -> Bundle:
-    return Bundle(Path(shutil.copytree(demo_bundle.path, tmp_path / "bundle")), demo_bundle.manifest)
+    return Bundle.open(shutil.copytree(demo_bundle.path, tmp_path / "bundle"))
 
 
 def test_what_is_loaded_is_what_the_parts_hold_and_ready_to_use(demo_bundle: Bundle) -> None:
