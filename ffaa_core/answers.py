@@ -17,10 +17,6 @@ class Determination(StrEnum):
     REAL = "real"
     FAKE = "fake"
 
-    @property
-    def opposite(self) -> "Determination":
-        return Determination.FAKE if self is Determination.REAL else Determination.REAL
-
 
 class ForgeryType(StrEnum):
     """How a fake face was made."""

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("ffaa: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        print("ffaa: interrupted", file=sys.stderr)
         return 75
 
 

@@ -7,12 +7,15 @@ same measurement is computed and is recorded with a run, never hashed.
 import hashlib
 import json
 from dataclasses import asdict
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ffaa_core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 SCORING_VERSION = 1
 """Raised by hand when code changes what is measured; tests/ffaa_core/test_golden.py guards it."""
@@ -27,10 +30,11 @@ ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
 
 T = TypeVar("T")
 
-_FORBID_UNKNOWN = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid")
+"""For every settings class: unknown names are refused."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_FORBID_UNKNOWN)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class DecodeSettings:
     """Limits on untrusted bytes, checked before pixels are decoded.
 
@@ -43,11 +47,11 @@ class DecodeSettings:
     max_pixels: Annotated[int, Field(ge=1)] = 64_000_000
 
 
-@dataclass(frozen=True, kw_only=True, config=_FORBID_UNKNOWN)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class FaceSettings:
     """Which faces of an image are scored, and how they are cropped.
 
-    `detect` finds every face on a reduced copy, largest first, at most `max_faces`; `published` is the
+    `detect` finds every face, largest first, at most `max_faces`; `published` is the
     published detector and its first face only; `whole_image` takes the file as a crop. `margin` is in pixels.
     """
 
@@ -56,7 +60,7 @@ class FaceSettings:
     margin: Annotated[int, Field(ge=0)] = 40
 
 
-@dataclass(frozen=True, kw_only=True, config=_FORBID_UNKNOWN)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class AnswerSettings:
     """How the three questions are asked: the id of the open question's wording and the cap on new tokens."""
 
@@ -64,7 +68,7 @@ class AnswerSettings:
     max_tokens: Annotated[int, Field(ge=1)] = 512
 
 
-@dataclass(frozen=True, kw_only=True, config=_FORBID_UNKNOWN)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ScoringSettings:
     """Everything that can change a measurement."""
 
@@ -86,7 +90,7 @@ class ScoringSettings:
         return from_mapping(cls, values)
 
 
-@dataclass(frozen=True, kw_only=True, config=_FORBID_UNKNOWN)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class EngineSettings:
     """How the answer engine runs; none of it changes what is measured beyond decoding noise.
 
@@ -112,8 +116,14 @@ def from_mapping(cls: type[T], values: dict[str, Any]) -> T:
     try:
         return TypeAdapter(cls).validate_python(values)
     except ValidationError as error:
-        problems = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
-        raise ConfigurationError("; ".join(problems)) from None
+        raise ConfigurationError("; ".join(map(_problem, error.errors()))) from None
+
+
+def _problem(error: "ErrorDetails") -> str:
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "unexpected_keyword_argument":
+        return f"there is no setting {name}"
+    return f"{name}: {error['msg']}, not {error['input']!r}"
 
 
 def fingerprint(settings: ScoringSettings, bundle_digests: dict[str, str]) -> str:

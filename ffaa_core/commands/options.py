@@ -1,6 +1,4 @@
-"""Options that several commands share. A dotted `dest` names the setting of the configuration file it
-overrides.
-"""
+"""Options that several commands share. A dotted `dest` names the setting it overrides in the file."""
 
 import argparse
 from pathlib import Path

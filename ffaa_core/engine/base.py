@@ -39,10 +39,6 @@ class EngineFigures:
         mine, theirs = asdict(self), asdict(other)
         return type(self)(**{name: mine[name] + theirs[name] for name in mine})
 
-    def __sub__(self, other: Self) -> Self:
-        mine, theirs = asdict(self), asdict(other)
-        return type(self)(**{name: mine[name] - theirs[name] for name in mine})
-
 
 class AnswerEngine(Protocol):
     """Generates greedily; requests made at the same time are batched."""

@@ -2,12 +2,13 @@
 
 import os
 
-_VERBOSE = "FFAA_VERBOSE"
+VERBOSE = "FFAA_VERBOSE"
+"""Set to anything, this variable shows all that vLLM has to say; `ffaa score --verbose` sets it."""
 
 
 def is_verbose() -> bool:
     """Whether the user asked, by setting `FFAA_VERBOSE`, to see all that libraries have to say."""
-    return bool(os.environ.get(_VERBOSE))
+    return bool(os.environ.get(VERBOSE))
 
 
 def prepare_environment() -> None:

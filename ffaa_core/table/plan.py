@@ -16,7 +16,7 @@ from ffaa_core.table.scratch import BATCH, Scratch
 from ffaa_core.verdict import MAX_ATTEMPTS, TRANSIENT, Status
 
 SHARD_SIZE = 64
-SHARD_BYTES = 512 << 20
+SHARD_BYTES = 256 << 20
 SHARDS_PER_PART = 256
 
 LISTED = pa.schema(

@@ -57,6 +57,11 @@ class VerdictTable:
         table._check_marker(create)
         return table
 
+    @classmethod
+    def exists(cls, uri: str) -> bool:
+        """Whether there is a table at `uri` already."""
+        return open_store(uri).exists(layout.MARKER)
+
     @property
     def uri(self) -> str:
         return self.store.uri
@@ -112,7 +117,8 @@ class VerdictTable:
             fingerprint: images settled under it, at the listed version, are left out.
             settings: JSON-ready; an open run is continued only under the same ones.
             kind: the job, such as `score`.
-            name: the user's name of the run. When the last run has it and is closed there is nothing to do.
+            name: the user's name of the run. There is nothing to do when the last run has it, under the same
+                fingerprint, and is closed.
             shard_size, shard_bytes: the most images and bytes of a shard.
             retry: statuses planned again whatever the number of attempts.
 
@@ -134,19 +140,20 @@ class VerdictTable:
             parts=(),
         )
         limits = ShardLimits(images=shard_size, bytes=shard_bytes)
-        last = self._last_run()
-        if last is not None and last.summary() is None:
-            return self._adopt(last, intent)
+        last, listed = self._last_run(), False
         with scratch() as place:
-            load_listing(place, images)
             while True:
-                if last is not None and name is not None and last.plan.name == name:
-                    return None
+                if last is not None:
+                    if last.summary() is None:
+                        return self._adopt(last, intent)
+                    if name is not None and (last.plan.name, last.fingerprint) == (name, fingerprint):
+                        return None
+                if not listed:
+                    load_listing(place, images)
+                    listed = True
                 sealed = self._seal_next(place, last, intent, limits, retry)
                 if sealed is None or sealed.plan.planner == intent.planner:
                     return sealed
-                if sealed.summary() is None:
-                    return self._adopt(sealed, intent)
                 last = sealed
 
     def _seal_next(

@@ -1,6 +1,4 @@
-"""Second stage: the engine answers the three questions of every face of a shard. Runs as a pool of GPU
-actors.
-"""
+"""Second stage: the engine answers the three questions of every face. Runs as a pool of GPU actors."""
 
 import asyncio
 import os
@@ -46,9 +44,7 @@ class AnswerStage:
         return await VllmEngine.start(bundle.mllm, bundle.adapter, job.config.engine)
 
     def __call__(self, block: "pa.Table") -> "pa.Table":
-        """Answer a shard. A dead engine takes this process with it: Ray starts another and repeats the
-        shard.
-        """
+        """Answer a shard. If the engine dies this process exits: Ray starts another and repeats the shard."""
         with failures_told(self._progress):
             shard, images = from_block(block)
         meter = Meter(self._engine)
@@ -76,9 +72,7 @@ class AnswerStage:
 
 
 class Meter:
-    """An engine that counts what passes through it: the figures of one shard on an engine that serves
-    several.
-    """
+    """Counts one shard's requests on their way to an engine that serves several shards."""
 
     def __init__(self, engine: AnswerEngine) -> None:
         self._engine = engine
@@ -100,9 +94,7 @@ class Meter:
         return generation
 
     def figures(self) -> EngineFigures:
-        """Tokens of the requests made through this meter, and the seconds from its making to the last of
-        them.
-        """
+        """Tokens of this meter's requests, and the seconds from its making to the last of them."""
         return self._figures
 
     async def close(self) -> None:

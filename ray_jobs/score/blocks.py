@@ -57,17 +57,15 @@ class ShardImage:
         }
 
 
-def to_block(shard: int, images: Sequence[ShardImage], figures: EngineFigures | None = None) -> pa.Table:
-    """One shard as one block, with the engine's figures for it in the block's metadata once it is
-    answered.
-    """
+def to_block(shard: int, images: Sequence[ShardImage], figures: EngineFigures) -> pa.Table:
+    """One shard as one block; what the engine did for it so far travels in the block's metadata."""
     rows = [
         to_row(image.pending.image)
         | image.plan_columns
         | {"shard": shard, "pending": [_face_to_row(face) for face in image.pending.faces]}
         for image in images
     ]
-    metadata = {FIGURES: json.dumps(asdict(figures or EngineFigures()))}
+    metadata = {FIGURES: json.dumps(asdict(figures))}
     return pa.Table.from_pylist(rows, BLOCK_SCHEMA.with_metadata(metadata))
 
 

@@ -2,12 +2,10 @@
 
 import logging
 import os
-import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any
 
 from ray_jobs.score.config import ScoreConfig
 
@@ -17,9 +15,7 @@ JUDGE_GPU_SHARE = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Shares:
-    """What Ray reserves for one task of fetch+crop and one actor of the others, and how many actors there
-    are.
-    """
+    """What Ray reserves for one task of fetch+crop, and for each of how many actors of the others."""
 
     fetch_cpus: float
     answer_actors: int
@@ -50,59 +46,21 @@ def divide(gpus: float, config: ScoreConfig) -> Shares:
 
 
 @contextmanager
-def libraries_diverted(*, verbose: bool) -> Iterator[TextIO]:
-    """Standard error for our own words, while all else that this process prints goes to a log file.
-
-    Ray's core writes to the descriptors themselves, past Python's logging. The file is named if the block
-    fails, and removed otherwise. With `verbose` nothing is diverted.
-    """
-    if verbose:
-        yield sys.stderr
-        return
-    with ExitStack() as stack:
-        ours = stack.enter_context(os.fdopen(os.dup(2), "w", encoding="utf-8"))
-        stdout = stack.enter_context(os.fdopen(os.dup(1), "w"))
-        log = stack.enter_context(
-            tempfile.NamedTemporaryFile(prefix="ffaa-score-", suffix=".log", delete=False)
-        )
-        _point_standard_streams(log.fileno(), log.fileno())
-        try:
-            yield ours
-        except BaseException:
-            print(f"ffaa: the libraries' own messages are in {log.name}", file=ours)
-            raise
-        else:
-            os.unlink(log.name)
-        finally:
-            _point_standard_streams(stdout.fileno(), ours.fileno())
-
-
-def _point_standard_streams(stdout: int, stderr: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(stdout, 1)
-    os.dup2(stderr, 2)
-
-
-@contextmanager
 def cluster(*, verbose: bool) -> Iterator[None]:
     """Ray for the duration of the block: the cluster RAY_ADDRESS names, else one of this machine's own."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray.data
 
+    from ffaa_core.engine.environment import VERBOSE
+
     level = logging.INFO if verbose else logging.CRITICAL
     logging.getLogger("ray.data").setLevel(level)
-    address = os.environ.get("RAY_ADDRESS")
-    local: dict[str, Any] = (
-        {} if address else {"num_cpus": max(2, os.cpu_count() or 1), "include_dashboard": False}
-    )
-    ray.init(
-        address=address or "local",
-        log_to_driver=verbose,
-        logging_level=level,
-        configure_logging=True,
-        **local,
-    )
+    options: dict[str, Any] = {"log_to_driver": verbose, "logging_level": level}
+    if verbose:
+        options["runtime_env"] = {"env_vars": {VERBOSE: "1"}}
+    if not os.environ.get("RAY_ADDRESS"):
+        options |= {"address": "local", "num_cpus": max(2, os.cpu_count() or 1), "include_dashboard": False}
+    ray.init(**options)
     try:
         yield
     finally:

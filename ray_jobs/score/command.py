@@ -16,6 +16,7 @@ failed for a passing reason. Set RAY_ADDRESS to use a cluster.
 import argparse
 
 from ffaa_core.commands.options import add_model_options, add_scoring_options, settings_of
+from ffaa_core.verdict import Status
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +46,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--uri-column", dest="run.uri_column", metavar="NAME", help="a manifest's column (image_uri)"
     )
+    group.add_argument(
+        "--retry",
+        type=_statuses,
+        default=(),
+        metavar="STATUS,...",
+        help="score images of these statuses again, such as decode_failed, however often they were tried",
+    )
+    group.add_argument(
+        "--run",
+        dest="run_name",
+        metavar="NAME",
+        help="a name for the run: once it is closed, none follows it",
+    )
     parser.add_argument("--verbose", action="store_true", help="all log lines of Ray and vLLM")
 
 
@@ -53,7 +67,14 @@ def run(args: argparse.Namespace) -> int:
     from ffaa_core.config import read_config
     from ffaa_core.settings import from_mapping
     from ray_jobs.score.config import ScoreConfig
-    from ray_jobs.score.score import score
+    from ray_jobs.score.end_to_end import score
 
     config = from_mapping(ScoreConfig, read_config(args.config, settings_of(args)))
-    return score(config, args.input, args.output, verbose=args.verbose)
+    return score(config, args.input, args.output, name=args.run_name, retry=args.retry, verbose=args.verbose)
+
+
+def _statuses(names: str) -> tuple[Status, ...]:
+    try:
+        return tuple(Status(name) for name in names.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; known are {', '.join(Status)}") from None

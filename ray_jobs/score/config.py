@@ -2,21 +2,21 @@
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from ffaa_core.settings import (
+    STRICT,
     AnswerSettings,
     DecodeSettings,
     EngineSettings,
     FaceSettings,
     ScoringSettings,
 )
+from ffaa_core.table.plan import SHARD_BYTES, SHARD_SIZE
 
-_FORBID_UNKNOWN = ConfigDict(extra="forbid")
 
-
-@dataclass(frozen=True, kw_only=True, config=_FORBID_UNKNOWN)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class RunSettings:
     """How a run is cut up and driven.
 
@@ -25,15 +25,15 @@ class RunSettings:
     none. `uri_column` names the column of a manifest that holds the images' addresses.
     """
 
-    shard_size: Annotated[int, Field(ge=1)] = 64
-    shard_bytes: Annotated[int, Field(ge=1)] = 256 * 2**20
+    shard_size: Annotated[int, Field(ge=1)] = SHARD_SIZE
+    shard_bytes: Annotated[int, Field(ge=1)] = SHARD_BYTES
     max_failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
     answer_actors: Annotated[int, Field(ge=0)] = 0
     judge_actors: Annotated[int, Field(ge=1)] = 1
     uri_column: str = "image_uri"
 
 
-@dataclass(frozen=True, kw_only=True, config=_FORBID_UNKNOWN)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ScoreConfig:
     """The sections of the configuration file; each has an option of the same name for what is often set."""
 

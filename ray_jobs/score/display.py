@@ -30,9 +30,7 @@ class RunState:
     _now: float = 0.0
 
     def advance(self, images_done: int, faces: int, now: float | None = None) -> None:
-        """Take in new counts. The speed is measured from the first that shows progress: models load before
-        it.
-        """
+        """Take in new counts. Speed counts from the first that shows progress: before it, models load."""
         now = time.monotonic() if now is None else now
         if images_done > self.images_done and self._measured_from is None:
             self._measured_from = now, images_done

@@ -10,12 +10,16 @@ from rich.console import Console
 from ffaa_core.errors import JobError
 from ffaa_core.table import Run
 from ray_jobs.score.answer import SHARDS_IN_FLIGHT, AnswerStage
-from ray_jobs.score.cluster import cluster, divide, libraries_diverted
+from ray_jobs.score.cluster import cluster, divide
 from ray_jobs.score.display import Display, RunState
+from ray_jobs.score.diversion import libraries_diverted
 from ray_jobs.score.fetch_crop import fetch_crop
 from ray_jobs.score.job import Job
 from ray_jobs.score.judge import JudgeStage
 from ray_jobs.score.progress import Progress
+
+RETRIES = 5
+"""Times a shard is tried again in a stage whose process died; Ray Data's own default never gives up."""
 
 
 def drive(
@@ -75,6 +79,7 @@ def _run_stages(
             batch_format="pyarrow",
             fn_kwargs={"job": job, "shards": shards, "progress": progress},
             num_cpus=shares.fetch_cpus,
+            max_retries=RETRIES,
         )
         .map_batches(
             answer_stage,
@@ -89,6 +94,7 @@ def _run_stages(
             ),
             num_cpus=shares.answer_cpus,
             num_gpus=shares.answer_gpus,
+            max_task_retries=RETRIES,
         )
         .map_batches(
             JudgeStage,
@@ -98,6 +104,7 @@ def _run_stages(
             compute=ActorPoolStrategy(size=shares.judge_actors),
             num_cpus=shares.judge_cpus,
             num_gpus=shares.judge_gpus,
+            max_task_retries=RETRIES,
         )
     )
     for committed in results.iter_rows():

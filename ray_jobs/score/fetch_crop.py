@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from ffaa_core.engine.base import EngineFigures
 from ffaa_core.errors import ConfigurationError, NotFoundError, StorageError
 from ffaa_core.pipeline import PendingImage, examine
 from ffaa_core.settings import ScoringSettings
@@ -43,7 +44,7 @@ def fetch_crop(
             for row, (content, version) in zip(planned, reads, strict=True)
         ]
     progress.report.remote(shard, "faces found", sum(len(image.pending.faces) for image in images))
-    return to_block(shard, images)
+    return to_block(shard, images, EngineFigures())
 
 
 def read_image(uri: str, settings: ScoringSettings) -> tuple[bytes | ImageVerdict, str | None]:

@@ -1,7 +1,6 @@
-"""Listing INPUT: a folder, a prefix, a glob, one image, or a CSV or Parquet manifest. Every listed object,
-once.
-"""
+"""Listing INPUT: a folder, a prefix, a glob, one image, or a manifest. Every listed object is an image."""
 
+import os
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
@@ -48,37 +47,48 @@ def absolute(uri: str) -> str:
 
 
 def require_apart(input_uri: str, output_uri: str) -> None:
-    """Refuse an OUTPUT inside INPUT, whose files the next listing would take for images, and the reverse.
+    """Refuse an OUTPUT whose files a listing of INPUT would take for images, and an INPUT inside OUTPUT.
 
     Raises:
         ConfigurationError: one lies inside the other.
     """
     (input_store, input_key), (output_store, output_key) = locate(input_uri), locate(output_uri)
-    folders = [f"{key.strip('/')}/".lstrip("/") for key in (input_key, output_key)]
-    nested = folders[0].startswith(folders[1]) or folders[1].startswith(folders[0])
+    output_folder = f"{output_key.strip('/')}/".lstrip("/")
+    listed = _listed_prefix(input_key, literal=input_uri.startswith("s3://"))
+    nested = output_folder.startswith(listed) or listed.startswith(output_folder)
     if input_store.uri == output_store.uri and nested:
         raise ConfigurationError(
-            f"OUTPUT {output_uri} and INPUT {input_uri} overlap; give OUTPUT a place of its own"
+            f"OUTPUT {output_uri} lies where INPUT {input_uri} is listed; give OUTPUT a place of its own, "
+            "and end an S3 INPUT in a slash if it means a folder"
         )
+
+
+def _listed_prefix(key: str, *, literal: bool) -> str:
+    """What the keys of a listing begin with: the folder, on S3 the prefix, or all before a wildcard."""
+    if found := GLOB.search(key):
+        return key[: found.start()]
+    return key if literal or not key else key.rstrip("/") + "/"
 
 
 def _list(store: Store, key: str, uri: str) -> Iterator[PlannedImage]:
     from fsspec.utils import glob_translate
 
-    prefix, pattern = key, None
-    if found := GLOB.search(key):
-        prefix, pattern = key[: found.start()], re.compile(glob_translate(key))
-    elif not uri.startswith("s3://") and key:
-        prefix = key.rstrip("/") + "/"
+    pattern = re.compile(glob_translate(key)) if GLOB.search(key) else None
     found_any = False
-    for listed in store.list(prefix):
+    for listed in store.list(_listed_prefix(key, literal=uri.startswith("s3://"))):
         if pattern is None or pattern.fullmatch(listed.key):
             found_any = True
             yield _planned(listed)
     if not found_any:
-        raise ConfigurationError(
-            f"nothing to score: {uri} names no object; check the path, prefix or pattern"
-        )
+        raise ConfigurationError(f"nothing to score: {_why_nothing(uri, pattern is not None)}")
+
+
+def _why_nothing(uri: str, is_glob: bool) -> str:
+    if is_glob:
+        return f"no object matches {uri}"
+    if uri.startswith("s3://"):
+        return f"no object's name begins with {uri}"
+    return f"the folder {uri} holds no files" if os.path.isdir(uri) else f"{uri} does not exist"
 
 
 def _stat(store: Store, key: str) -> ObjectInfo | None:
@@ -95,13 +105,13 @@ def _planned(listed: ObjectInfo) -> PlannedImage:
 
 
 def _read_manifest(store: Store, manifest: ObjectInfo, column: str) -> Iterator[PlannedImage]:
+    row = 0
     with store.open(manifest.key) as file:
         for batch in _batches(file, manifest.uri, column):
-            for number, address in enumerate(batch.column(0).to_pylist(), 1):
+            for address in batch.column(0).to_pylist():
+                row += 1
                 if not address:
-                    raise ConfigurationError(
-                        f"{manifest.uri}: column {column!r} is empty in row {number} of a batch"
-                    )
+                    raise ConfigurationError(f"{manifest.uri}: column {column!r} is empty in row {row}")
                 yield PlannedImage(
                     image_uri=_resolve(address, manifest), planned_version=None, size_bytes=None
                 )

@@ -33,9 +33,7 @@ class JudgeStage:
         self._environment = environment()
 
     def __call__(self, block: "pa.Table") -> "pa.Table":
-        """Judge and commit a shard; returns one row with the shard's number and its rows by status as
-        JSON.
-        """
+        """Judge and commit a shard; returns one row: the shard and, as JSON, its rows by status."""
         with failures_told(self._progress):
             return self._judge_and_commit(block)
 

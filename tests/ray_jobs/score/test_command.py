@@ -4,6 +4,7 @@ import csv
 import math
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,24 +180,30 @@ def test_another_crop_setting_scores_everything_anew(
     ("options", "told"),
     [
         (["--faces", "some"], "invalid choice: 'some'"),
-        (["--max-faces", "0"], "faces.max_faces"),
+        (["--max-faces", "0"], "faces.max_faces: Input should be greater than or equal to 1, not 0"),
         (["--shard-size", "0"], "run.shard_size"),
+        (["--formats", "JPG"], "'JPG'"),
+        (["--retry", "all"], "'all' is not a valid Status"),
         (["--bundle", "/nowhere"], "no bundle at /nowhere"),
         (["--config", "/nowhere.yaml"], "cannot read the configuration file /nowhere.yaml"),
     ],
 )
 def test_wrong_usage_is_told_before_any_work_starts(
-    command: Ffaa, tmp_path: Path, options: list[str], told: str
+    command: Ffaa,
+    make_images: Callable[[Path, int], Path],
+    tmp_path: Path,
+    options: list[str],
+    told: str,
 ) -> None:
-    (tmp_path / "in").mkdir()
-    done = command("score", tmp_path / "in", tmp_path / "out", *options)
+    images = make_images(tmp_path / "in", 1)
+    done = command("score", images, tmp_path / "out", *options)
     assert done.returncode == 2
     assert told in done.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_an_adapter_that_would_do_nothing_is_refused(
-    command: Ffaa, demo_bundle: Bundle, tmp_path: Path
+    command: Ffaa, make_images: Callable[[Path, int], Path], demo_bundle: Bundle, tmp_path: Path
 ) -> None:
     import shutil
 
@@ -210,8 +217,15 @@ def test_an_adapter_that_would_do_nothing_is_refused(
     renamed = {key.replace(".language_model.", "."): tensor for key, tensor in load_file(weights).items()}
     save_file(renamed, weights)
     write_bundle_json(broken, provenance={"test": "the original LLaVA's key names"})
-    (tmp_path / "in").mkdir()
-    done = command("score", tmp_path / "in", tmp_path / "out", "--bundle", broken)
+    images = make_images(tmp_path / "in", 1)
+    done = command("score", images, tmp_path / "out", "--bundle", broken)
     assert done.returncode == 2
     assert "base_model.model.model.layers" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_input_makes_no_table(command: Ffaa, tmp_path: Path) -> None:
+    done = command("score", tmp_path / "missing", tmp_path / "out")
+    assert done.returncode == 2
+    assert "missing does not exist" in done.stderr
     assert not (tmp_path / "out").exists()

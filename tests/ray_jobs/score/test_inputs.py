@@ -88,7 +88,7 @@ def test_a_manifests_column_can_be_named_and_its_absence_is_told(tmp_path: Path)
 def test_a_manifest_with_an_empty_address_is_refused(tmp_path: Path) -> None:
     manifest = tmp_path / "list.csv"
     manifest.write_text("image_uri,n\n/data/a.jpg,1\n,2\n")
-    with pytest.raises(ConfigurationError, match="'image_uri' is empty"):
+    with pytest.raises(ConfigurationError, match="'image_uri' is empty in row 2"):
         uris(manifest)
 
 
@@ -98,10 +98,13 @@ def test_numbers_in_a_csv_stay_text(tmp_path: Path) -> None:
     assert uris(manifest) == [f"{tmp_path}/007"]
 
 
-@pytest.mark.parametrize("name", ["missing", "missing/*.jpg", "empty"])
-def test_an_input_that_names_nothing_is_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("missing", "does not exist"), ("missing/*.jpg", "no object matches"), ("empty", "holds no files")],
+)
+def test_an_input_that_names_nothing_is_refused(tmp_path: Path, name: str, told: str) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigurationError, match="nothing to score"):
+    with pytest.raises(ConfigurationError, match=f"nothing to score: .*{told}"):
         uris(tmp_path / name)
 
 
@@ -113,16 +116,27 @@ def test_an_input_that_names_nothing_is_refused(tmp_path: Path, name: str) -> No
         ("/data/in", "/data/in"),
         ("s3://b/in/", "s3://b/in/out"),
         ("s3://b", "s3://b/out"),
+        ("s3://b/2026", "s3://b/2026-verdicts"),
+        ("/data/in/*", "/data/in/out"),
+        ("/data/in/**/*.jpg", "/data/in/out"),
+        ("/data/in/[ab]/*.jpg", "/data/in/out"),
     ],
 )
 def test_an_output_that_overlaps_the_input_is_refused(images: str, output: str) -> None:
-    with pytest.raises(ConfigurationError, match="overlap"):
+    with pytest.raises(ConfigurationError, match="a place of its own"):
         require_apart(images, output)
 
 
 @pytest.mark.parametrize(
     ("images", "output"),
-    [("/data/in", "/data/out"), ("/data/in", "/data/in2"), ("s3://b/in", "s3://b/out"), ("s3://a", "s3://b")],
+    [
+        ("/data/in", "/data/out"),
+        ("/data/in", "/data/in2"),
+        ("/data/in/*.jpg", "/data/out"),
+        ("s3://b/in", "s3://b/out"),
+        ("s3://b/2026/", "s3://b/2026-verdicts"),
+        ("s3://a", "s3://b"),
+    ],
 )
 def test_an_output_beside_the_input_is_fine(images: str, output: str) -> None:
     require_apart(images, output)

@@ -2,10 +2,12 @@
 
 import sys
 import time
+from collections.abc import Collection, Iterator
+from itertools import chain
 
 from ffaa_core.bundle import Bundle, resolve_bundle
 from ffaa_core.settings import fingerprint
-from ffaa_core.table import Counts, Run, Summary, VerdictTable
+from ffaa_core.table import Counts, PlannedImage, Run, Summary, VerdictTable
 from ffaa_core.verdict import Status
 from ray_jobs.score.config import ScoreConfig
 from ray_jobs.score.display import count_lines, duration
@@ -15,8 +17,21 @@ from ray_jobs.score.job import Job
 TOO_MANY_FAILURES = 3
 
 
-def score(config: ScoreConfig, input_uri: str, output_uri: str, *, verbose: bool = False) -> int:
+def score(
+    config: ScoreConfig,
+    input_uri: str,
+    output_uri: str,
+    *,
+    name: str | None = None,
+    retry: Collection[Status] = (),
+    verbose: bool = False,
+) -> int:
     """Score what INPUT names and OUTPUT does not hold yet; returns the exit code.
+
+    Args:
+        name: the user's name of the run. A closed run of this name is not followed by another.
+        retry: statuses that are planned again whatever they are and however often they were tried.
+        verbose: show the log lines of Ray and vLLM.
 
     Raises:
         ConfigurationError: INPUT, OUTPUT, the bundle or the configuration is wrong; nothing was started.
@@ -24,32 +39,32 @@ def score(config: ScoreConfig, input_uri: str, output_uri: str, *, verbose: bool
     """
     started = time.monotonic()
     require_apart(input_uri, output_uri)
+    images = list_images(input_uri, config.run.uri_column)
+    if not VerdictTable.exists(output_uri):
+        images = _proved_listing(images)
     bundle = resolve_bundle(config.bundle)
     check_adapter(bundle)
-    marked = fingerprint(config.scoring, bundle.digests)
+    current = fingerprint(config.scoring, bundle.digests)
     table = VerdictTable.open(output_uri, create=True)
     run = table.plan(
-        list_images(input_uri, config.run.uri_column),
-        fingerprint=marked,
+        images,
+        fingerprint=current,
         settings={
             "scoring": config.scoring.to_dict(),
             "bundle": bundle.digests,
+            "warning": bundle.warning,
             "input": absolute(input_uri),
         },
+        name=name,
+        retry=retry,
         shard_size=config.run.shard_size,
         shard_bytes=config.run.shard_bytes,
     )
     if run is None:
-        last = table.latest_summary(marked)
-        print(f"nothing to do: {input_uri} is settled in {output_uri} under fingerprint {marked}")
+        last = table.latest_summary(current)
+        print(f"nothing to do: {input_uri} is settled in {output_uri} under fingerprint {current}")
         return last.exit_code if last else 0
-    job = Job(
-        output=table.uri,
-        run=run.ordinal,
-        fingerprint=marked,
-        bundle=bundle.location,
-        config=config,
-    )
+    job = Job(output=table.uri, run=run.ordinal, fingerprint=current, bundle=bundle.location, config=config)
     _drive_open_shards(job, run, verbose=verbose)
     counts = Counts.total(commit.counts for commit in run.commits())
     summary = run.close(exit_code(counts.statuses, config.run.max_failure_rate))
@@ -57,6 +72,11 @@ def score(config: ScoreConfig, input_uri: str, output_uri: str, *, verbose: bool
     if bundle.warning:
         print(f"ffaa: {bundle.warning}", file=sys.stderr)
     return summary.exit_code
+
+
+def _proved_listing(images: Iterator[PlannedImage]) -> Iterator[PlannedImage]:
+    """The same listing, once it is proved to name something; before that no table is made for it."""
+    return chain([next(images)], images)
 
 
 def check_adapter(bundle: Bundle) -> None:
