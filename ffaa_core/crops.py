@@ -4,12 +4,9 @@ Source: the cropping of the published code; for whole images LLaVA's `image_aspe
 CLIP's image processor.
 """
 
-import io
-
 import cv2
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngImageFile
 
 from ffaa_core.decoding import Pixels
 from ffaa_core.settings import CROP_SIZE
@@ -19,8 +16,6 @@ CLIP_MEAN = (122, 116, 104)
 """CLIP's mean colour, rounded down as LLaVA does, with which it pads."""
 
 _LONGEST_PADDED = 8192
-_PNG_LEVEL = 1
-"""A quarter of the time of Pillow's default for a tenth more bytes (docs/faces.md)."""
 
 
 def crop_face(pixels: Pixels, box: Box, margin: int) -> Pixels | None:
@@ -59,15 +54,3 @@ def whole_image(pixels: Pixels) -> Pixels:
     square = Image.new("RGB", (side, side), CLIP_MEAN)
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return np.array(square.resize((CROP_SIZE, CROP_SIZE), Image.Resampling.BICUBIC))
-
-
-def encode_png(crop: Pixels) -> bytes:
-    """A crop as PNG, from which `decode_png` gets back the same pixels."""
-    file = io.BytesIO()
-    Image.fromarray(crop).save(file, format="PNG", compress_level=_PNG_LEVEL)
-    return file.getvalue()
-
-
-def decode_png(png: bytes) -> Pixels:
-    """The pixels, uint8 (height, width, 3), of a PNG that `encode_png` made."""
-    return np.asarray(PngImageFile(io.BytesIO(png)))

@@ -10,12 +10,12 @@ from typing import Any
 from skimage import data
 
 from ffaa_core.answers import Answer, Determination, Fields, ForgeryType
-from ffaa_core.crops import encode_png
 from ffaa_core.grammar import answer_regex, budget
 from ffaa_core.pipeline import examine
 from ffaa_core.questions import Question, conversation, wording
 from ffaa_core.settings import SCORING_VERSION, AnswerSettings, FaceMode, FaceSettings, ScoringSettings
 from ffaa_core.verdict import Box, FaceVerdict, Status, judge
+from tests.images import png
 
 GOLDEN = Path(__file__).parent / "golden.json"
 MODES: tuple[FaceMode, ...] = ("detect", "published", "whole_image")
@@ -24,7 +24,7 @@ LOGITS = [[0.5, -1.0, 1.5, 0.25], [1.0, 0.0, 2.0, -1.0], [-0.5, 0.75, 0.0, 1.25]
 
 def measured() -> dict[str, Any]:
     """Everything between an image's bytes and its verdict that is exact on every machine."""
-    photograph = encode_png(data.astronaut())
+    photograph = png(data.astronaut())
     tokens = budget(AnswerSettings().max_tokens)
     return {
         "prompts": [conversation(wording(question)) for question in Question],

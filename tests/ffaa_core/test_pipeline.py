@@ -14,14 +14,14 @@ from skimage import data
 
 from ffaa_core import faces as faces_module
 from ffaa_core.answers import Answer, Determination, Fields
-from ffaa_core.crops import encode_png
 from ffaa_core.engine.base import Crop, EngineFigures, Generation
 from ffaa_core.pipeline import PendingFace, PendingImage, answer, conclude, examine
 from ffaa_core.questions import Question
 from ffaa_core.settings import AnswerSettings, DecodeSettings, FaceSettings, ScoringSettings
 from ffaa_core.verdict import Status
+from tests.images import png
 
-ASTRONAUT = encode_png(data.astronaut())
+ASTRONAUT = png(data.astronaut())
 WHOLE = ScoringSettings(faces=FaceSettings(mode="whole_image"))
 FIELDS = Fields(description="d", reasoning="r", result=Determination.REAL, probability=0.5, forgery_type=None)
 
@@ -118,7 +118,7 @@ def face_of(shade: int) -> PendingFace:
 
 
 def png_of(shade: int) -> bytes:
-    return encode_png(np.full((336, 336, 3), shade, np.uint8))
+    return png(np.full((336, 336, 3), shade, np.uint8))
 
 
 async def test_every_face_gets_three_answers_about_itself_within_the_room() -> None:

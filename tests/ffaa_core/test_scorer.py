@@ -8,14 +8,14 @@ import pytest_asyncio
 from skimage import data
 
 from ffaa_core.bundle import Bundle
-from ffaa_core.crops import encode_png
 from ffaa_core.engine.vllm_engine import VllmEngine
 from ffaa_core.mids import Judge
 from ffaa_core.scorer import Scorer
 from ffaa_core.settings import AnswerSettings, ScoringSettings
 from ffaa_core.verdict import Status
+from tests.images import png
 
-ASTRONAUT = encode_png(data.astronaut())
+ASTRONAUT = png(data.astronaut())
 SETTINGS = ScoringSettings(answers=AnswerSettings(max_tokens=48))
 
 
@@ -40,7 +40,7 @@ async def test_bytes_that_are_no_image_get_a_status(scorer: Scorer) -> None:
 
 async def test_an_image_scored_beside_others_gets_the_verdict_it_gets_alone(scorer: Scorer) -> None:
     alone = await scorer.score(ASTRONAUT)
-    others = [encode_png(data.astronaut()[:, ::-1].copy()), b"no image", encode_png(data.coffee()), ASTRONAUT]
+    others = [png(data.astronaut()[:, ::-1].copy()), b"no image", png(data.coffee()), ASTRONAUT]
     *_, beside = await asyncio.gather(*map(scorer.score, others))
     assert beside.verdict is alone.verdict
     assert beside.faces[0].chosen is alone.faces[0].chosen
