@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote_from_bytes
 
-from ffaa_core.errors import AlreadyExistsError, NotFoundError, StorageError
+from ffaa_core.errors import AlreadyExistsError, ConfigurationError, FFAAError, NotFoundError, StorageError
 from ffaa_core.storage.base import Content, ObjectInfo, Store
 
 TEMPORARY = ".ffaa-tmp-"
@@ -23,6 +23,8 @@ HINTS = {
     errno.EROFS: "the file system is mounted read-only",
     errno.EACCES: "the permissions of the file or of a folder above it do not allow it",
 }
+MISCONFIGURED = (errno.EROFS, errno.EACCES, errno.ENOTDIR)
+"""Why a write fails that trying again would not help."""
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.ENOSYS)
 
 
@@ -96,7 +98,7 @@ class LocalStore(Store):
             raise AlreadyExistsError(f"{local_uri(path)} exists already") from None
         except OSError as error:
             if error.errno in NO_HARD_LINKS:
-                raise StorageError(
+                raise ConfigurationError(
                     f"cannot create {local_uri(path)}: its file system has no hard links, which decide "
                     "between racing writers; use another disk or S3"
                 ) from error
@@ -192,8 +194,11 @@ def _make_folders(folder: str) -> None:
         return
     parent = os.path.dirname(folder)
     _make_folders(parent)
-    with contextlib.suppress(FileExistsError):
+    try:
         os.mkdir(folder)
+    except FileExistsError:
+        if not os.path.isdir(folder):
+            raise NotADirectoryError(errno.ENOTDIR, "it is a file, not a folder", folder) from None
     _sync_folder(parent)
 
 
@@ -205,9 +210,11 @@ def _sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
-def _failure(verb: str, path: str, error: OSError) -> StorageError:
-    if isinstance(error, FileNotFoundError):
+def _failure(verb: str, path: str, error: OSError) -> FFAAError:
+    writing = verb in ("create", "write")
+    if isinstance(error, FileNotFoundError | NotADirectoryError) and not writing:
         return NotFoundError(f"{local_uri(path)} does not exist")
     hint = HINTS.get(error.errno or 0)
     reason = (error.strerror or str(error)) + (f": {hint}" if hint else "")
-    return StorageError(f"cannot {verb} {local_uri(path)}: {reason}")
+    kind = ConfigurationError if writing and error.errno in MISCONFIGURED else StorageError
+    return kind(f"cannot {verb} {local_uri(path)}: {reason}")

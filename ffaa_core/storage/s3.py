@@ -193,6 +193,8 @@ class S3Store(Store):
             return NotFoundError(f"{uri} does not exist")
         if code in MISCONFIGURED:
             return ConfigurationError(f"cannot {verb} {uri}: {MISCONFIGURED[code]} ({code})")
+        if code == "AccessDenied" and verb != "read":
+            return ConfigurationError(f"cannot {verb} {uri}: the credentials do not allow it ({code})")
         if isinstance(error, NoCredentialsError | PartialCredentialsError | NoRegionError):
             return ConfigurationError(f"cannot {verb} {uri}: {error} (set the usual AWS_... variables)")
         return StorageError(f"cannot {verb} {uri}: {error}")

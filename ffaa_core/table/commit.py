@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ffaa_core.errors import TableError, TornShardError
+from ffaa_core.errors import StorageError, TableError, TornShardError
 from ffaa_core.table.records import Counts
 from ffaa_core.table.schema import ROW_SCHEMA
 from ffaa_core.verdict import Status
@@ -67,10 +67,20 @@ def count(rows: pa.Table) -> Counts:
 
 
 def write_data_file(rows: pa.Table, path: Path) -> str:
-    """Write rows as a Parquet file of the local disk; returns its sha256."""
-    pq.write_table(rows, path, compression="zstd")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Write rows as a Parquet file of the local disk; returns its sha256.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        pq.write_table(rows, path, compression="zstd")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise StorageError(
+            f"cannot write a shard's rows to the temporary folder {path.parent}: {error}; free some space or "
+            "set TMPDIR to a larger disk"
+        ) from error
 
 
 def _tally(column: pa.ChunkedArray) -> dict[str, int]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from ffaa_core.errors import StorageError
+
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
@@ -36,7 +38,11 @@ class Scratch:
 
 @contextmanager
 def scratch() -> Iterator[Scratch]:
-    """An empty scratch place in the system's temporary folder, removed at the end."""
+    """An empty scratch place in the system's temporary folder, removed at the end.
+
+    Raises:
+        StorageError: the temporary folder is full.
+    """
     import duckdb
 
     with tempfile.TemporaryDirectory(prefix="ffaa-scratch-") as folder:
@@ -45,5 +51,11 @@ def scratch() -> Iterator[Scratch]:
             "memory_limit": MEMORY,
             "autoinstall_known_extensions": False,
         }
-        with duckdb.connect(":memory:", config=config) as connection:
-            yield Scratch(connection)
+        try:
+            with duckdb.connect(":memory:", config=config) as connection:
+                yield Scratch(connection)
+        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+            raise StorageError(
+                f"cannot sort in the temporary folder {folder}: {error}; free some space or set TMPDIR to a "
+                "larger disk"
+            ) from error

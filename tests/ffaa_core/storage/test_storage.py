@@ -282,3 +282,11 @@ def test_a_full_disk_is_told_plainly(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert not store.exists("marker")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_is_a_file_is_a_configuration_error(tmp_path):
+    (tmp_path / "file").write_bytes(b"1")
+    store = open_store(str(tmp_path / "file"))
+    assert not store.exists("marker")
+    with pytest.raises(ConfigurationError, match="not a folder"):
+        store.create("marker", b"1")

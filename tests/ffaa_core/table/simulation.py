@@ -4,6 +4,7 @@ An actor can die before or after any call, and an answer can get lost on the way
 promises, that a create has one winner and a write is whole, holds in every step.
 """
 
+import contextlib
 import hashlib
 import io
 import threading
@@ -94,6 +95,12 @@ class Actor:
     def finish(self) -> None:
         while not self.finished:
             self.step()
+
+    def kill(self) -> None:
+        """End the thread, whatever it does."""
+        with contextlib.suppress(BaseException):
+            while not self.finished:
+                self.step(Fate.DIE_BEFORE)
 
     def pause(self) -> Fate:
         self._has_paused.release()

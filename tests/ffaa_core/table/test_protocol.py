@@ -1,6 +1,7 @@
-"""The commit protocol under every interleaving and crash that hypothesis can think of."""
+"""The commit protocol under a crash or stall at every storage call, and whatever hypothesis thinks of."""
 
 import inspect
+import itertools
 import random
 import textwrap
 from collections import Counter, defaultdict
@@ -25,14 +26,14 @@ from tests.ffaa_core.table.simulation import Actor, Fate, MemoryStore
 
 URIS = [f"s3://in/{i}.jpg" for i in range(5)]
 FINGERPRINTS = ["fast", "slow"]
-ACTORS = st.integers(0, 5)
+STEPS = st.sampled_from([0, 1, 2, 3, 4, 8, 64])
+FATES = st.sampled_from([Fate.GO, Fate.GO, Fate.DIE_BEFORE, Fate.DIE_AFTER, Fate.LOSE_ANSWER])
 
 
-class Protocol(RuleBasedStateMachine):
-    """Drivers, workers, closers and readers on one table, each stepped by its storage calls."""
+class World:
+    """One table, what its actors do, and what must be true of it at every moment and in the end."""
 
-    @initialize()
-    def begin(self):
+    def empty(self):
         self.store = MemoryStore()
         self.versions = dict.fromkeys(URIS, 1)
         self.actors: list[Actor] = []
@@ -40,77 +41,25 @@ class Protocol(RuleBasedStateMachine):
         self.wins: Counter[tuple[int, int]] = Counter()
         self.seen: dict[tuple[int, int], str] = {}
 
-    @precondition(lambda self: len(self.actors) < 6)
-    @rule(fingerprint=st.sampled_from([FINGERPRINTS[0], *FINGERPRINTS]), seed=st.integers(0, 99))
-    def start_driver(self, fingerprint, seed):
-        tolerated = (RunConflictError,)
-        self.start(lambda store: self.drive(store, fingerprint, random.Random(seed)), tolerated)
-
-    @precondition(lambda self: self.runs and len(self.actors) < 6)
-    @rule(which=st.integers(0, 99), shard=st.integers(0, 4), seed=st.integers(0, 99))
-    def start_worker(self, which, shard, seed):
-        """Also on a run long closed: a zombie."""
-        known = self.runs[which % len(self.runs)]
-        shard %= known.n_shards
-        self.start(lambda store: self.work(Run(store, known.plan), shard, random.Random(seed)))
-
-    @precondition(lambda self: self.runs and len(self.actors) < 6)
-    @rule(which=st.integers(0, 99))
-    def start_closer(self, which):
-        known = self.runs[which % len(self.runs)]
-        self.start(lambda store: Run(store, known.plan).close(0), (TableError,))
-
-    @precondition(lambda self: self.runs and len(self.actors) < 6)
-    @rule(latest=st.booleans())
-    def start_reader(self, latest):
-        self.start(lambda store: self.read(VerdictTable.on(store), latest))
-
-    @rule(uri=st.sampled_from(URIS))
-    def upload_another_image_under_the_same_name(self, uri):
-        self.versions[uri] += 1
-
-    @precondition(lambda self: self.actors)
-    @rule(which=ACTORS, steps=st.sampled_from([1, 2, 3, 5, 8, 40]))
-    def step(self, which, steps):
-        for _ in range(steps):
-            self.actor(which).step()
-
-    @precondition(lambda self: self.actors)
-    @rule(which=ACTORS, fate=st.sampled_from([Fate.DIE_BEFORE, Fate.DIE_AFTER, Fate.LOSE_ANSWER]))
-    def interfere(self, which, fate):
-        self.actor(which).step(fate)
-
-    def teardown(self):
-        if not hasattr(self, "store"):
-            return
-        for actor in self.actors:
-            actor.finish()
-        for fingerprint in [*self.open_fingerprints(), *FINGERPRINTS]:
-            for _ in range(2):
-                Actor(self.store, lambda s, f=fingerprint: self.drive(s, f, None)).finish()
-        self.check_that_nothing_is_lost_or_doubled()
-
-    def start(self, body, tolerated=()):
-        self.actors = [actor for actor in self.actors if not actor.finished]
-        self.actors.append(Actor(self.store, body, tolerated=tolerated))
-
-    def actor(self, which) -> Actor:
-        return self.actors[which % len(self.actors)]
-
     def drive(self, store, fingerprint, randomness):
         """What `ffaa score` does: plan or continue, commit every open shard, close."""
-        table = VerdictTable.on(store, create=True)
-        listing = [PlannedImage(image_uri=u, planned_version=str(v)) for u, v in self.versions.items()]
-        planned = table.plan(listing, fingerprint=fingerprint, settings={}, shard_size=2)
+        planned = self.plan(store, fingerprint)
         if planned is None:
             return
-        self.runs.append(planned)
         shards = planned.open_shards()
         if randomness:
             randomness.shuffle(shards)
         for shard in shards:
             self.work(planned, shard, randomness)
         planned.close(0)
+
+    def plan(self, store, fingerprint) -> Run | None:
+        table = VerdictTable.on(store, create=True)
+        listing = [PlannedImage(image_uri=u, planned_version=str(v)) for u, v in self.versions.items()]
+        planned = table.plan(listing, fingerprint=fingerprint, settings={}, shard_size=2)
+        if planned is not None:
+            self.runs.append(planned)
+        return planned
 
     def work(self, planned, shard, randomness):
         def outcome(row):
@@ -168,10 +117,92 @@ class Protocol(RuleBasedStateMachine):
         latest = [(r["image_uri"], r["fingerprint"]) for batch in table.rows() for r in batch.to_pylist()]
         assert sorted(latest) == sorted((u, f) for u in URIS for f in FINGERPRINTS)
 
+    def finish(self):
+        """Let everybody come to an end, zombies too, and then score what is left without interference."""
+        for actor in self.actors:
+            actor.finish()
+        for fingerprint in [*self.open_fingerprints(), *FINGERPRINTS]:
+            for _ in range(2):
+                Actor(self.store, lambda s, f=fingerprint: self.drive(s, f, None)).finish()
+        self.check_that_nothing_is_lost_or_doubled()
+
+
+class Protocol(World, RuleBasedStateMachine):
+    """Drivers, workers, closers and readers on one table, each stepped by its storage calls."""
+
+    @initialize(begun=st.booleans())
+    def begin(self, begun):
+        self.empty()
+        if begun:
+            self.plan(self.store, FINGERPRINTS[0])
+
+    @precondition(lambda self: len(self.actors) < 6)
+    @rule(fingerprint=st.sampled_from([FINGERPRINTS[0], *FINGERPRINTS]), seed=st.integers(0, 99))
+    def start_driver(self, fingerprint, seed):
+        tolerated = (RunConflictError,)
+        self.start(lambda store: self.drive(store, fingerprint, random.Random(seed)), tolerated)
+
+    @precondition(lambda self: any(not actor.finished for actor in self.actors))
+    @rule(fingerprint=st.sampled_from(FINGERPRINTS))
+    def drive_at_once(self, fingerprint):
+        """A whole run between two calls of everybody else."""
+        tolerated = (RunConflictError,)
+        Actor(self.store, lambda store: self.drive(store, fingerprint, None), tolerated=tolerated).finish()
+
+    @precondition(lambda self: self.runs and len(self.actors) < 6)
+    @rule(which=st.integers(0, 99), shard=st.integers(0, 4), seed=st.integers(0, 99), calls=STEPS, fate=FATES)
+    def start_worker(self, which, shard, seed, calls, fate):
+        """Also on a run long closed: a zombie."""
+        known = self.runs[which % len(self.runs)]
+        shard %= known.n_shards
+        self.start(lambda store: self.work(Run(store, known.plan), shard, random.Random(seed)))
+        self.move(self.actors[-1], calls, fate)
+
+    @precondition(lambda self: self.runs and len(self.actors) < 6)
+    @rule(which=st.integers(0, 99), calls=STEPS, fate=FATES)
+    def start_closer(self, which, calls, fate):
+        known = self.runs[which % len(self.runs)]
+        self.start(lambda store: Run(store, known.plan).close(0), (TableError,))
+        self.move(self.actors[-1], calls, fate)
+
+    @precondition(lambda self: self.runs and len(self.actors) < 6)
+    @rule(latest=st.booleans())
+    def start_reader(self, latest):
+        self.start(lambda store: self.read(VerdictTable.on(store), latest))
+
+    @rule(uri=st.sampled_from(URIS))
+    def upload_another_image_under_the_same_name(self, uri):
+        self.versions[uri] += 1
+
+    @precondition(lambda self: self.actors)
+    @rule(moves=st.lists(st.tuples(st.integers(0, 5), STEPS, FATES), min_size=1, max_size=10))
+    def play(self, moves):
+        """Let an actor make some calls, and one more that meets its fate; then another, and so on."""
+        for which, steps, fate in moves:
+            self.move(self.actors[which % len(self.actors)], steps, fate)
+
+    def teardown(self):
+        if not hasattr(self, "store"):
+            return
+        try:
+            self.finish()
+        finally:
+            for actor in self.actors:
+                actor.kill()
+
+    def start(self, body, tolerated=()):
+        self.actors = [actor for actor in self.actors if not actor.finished]
+        self.actors.append(Actor(self.store, body, tolerated=tolerated))
+
+    def move(self, actor, steps, fate):
+        for _ in range(steps):
+            actor.step()
+        actor.step(fate)
+
 
 SETTINGS = settings(
     max_examples=60,
-    stateful_step_count=40,
+    stateful_step_count=25,
     deadline=None,
     derandomize=True,
     report_multiple_bugs=False,
@@ -179,13 +210,60 @@ SETTINGS = settings(
 )
 
 
+HUNT = settings(SETTINGS, max_examples=500, phases=[Phase.generate])
+
+
 @pytest.fixture(autouse=True)
 def _small_plan_parts(monkeypatch):
     monkeypatch.setattr(plan, "SHARDS_PER_PART", 2)
 
 
+def die_at_every_call():
+    """A driver dies at its k-th storage call, for every k, and others go on."""
+    for fate in (Fate.DIE_BEFORE, Fate.DIE_AFTER):
+        meddle_at_every_call(lambda world, driver, fate=fate: driver.step(fate))
+
+
+def be_overtaken_at_every_call():
+    """A driver stands still at its k-th storage call, for every k, while another does the whole work."""
+
+    def overtake(world, _):
+        Actor(world.store, lambda store: world.drive(store, FINGERPRINTS[0], None)).finish()
+
+    meddle_at_every_call(overtake)
+
+
+def meddle_at_every_call(meddle):
+    for k in itertools.count():
+        world = World()
+        world.empty()
+        driver = Actor(world.store, lambda store, w=world: w.drive(store, FINGERPRINTS[0], None))
+        world.actors.append(driver)
+        for _ in range(k):
+            driver.step()
+        if driver.finished:
+            return
+        try:
+            meddle(world, driver)
+            world.finish()
+        finally:
+            driver.kill()
+
+
+def test_a_crash_at_any_storage_call_of_a_run_loses_and_doubles_nothing():
+    die_at_every_call()
+
+
+def test_a_run_overtaken_at_any_storage_call_loses_and_doubles_nothing():
+    be_overtaken_at_every_call()
+
+
+def play_at_random(effort=HUNT):
+    run_state_machine_as_test(Protocol, settings=effort)
+
+
 def test_no_interleaving_or_crash_loses_or_doubles_an_image():
-    run_state_machine_as_test(Protocol, settings=SETTINGS)
+    play_at_random(SETTINGS)
 
 
 def test_a_writer_whose_answer_got_lost_knows_that_it_won():
@@ -206,43 +284,53 @@ def test_a_writer_whose_answer_got_lost_knows_that_it_won():
 
 
 SEEDED_BUGS = {
-    "the store overwrites": (MemoryStore, "create", {"if key in self.objects:": "if False:"}),
+    "the store overwrites": (MemoryStore.create, {"if key in self.objects:": "if False:"}, play_at_random),
     "the marker comes before the data": (
-        Run,
-        "commit",
+        Run.commit,
         {
             "self._store.write(file, path)": "data = path.read_bytes()",
             "return Outcome(mine, True)": "self._store.write(file, data); return Outcome(mine, True)",
         },
+        die_at_every_call,
     ),
-    "the loser believes it has won": (Run, "commit", {"winner.file == file": "True"}),
-    "a run is closed too early": (Run, "close", {"if len(commits) < self.n_shards:": "if False:"}),
-    "a run is planned beside an open one": (VerdictTable, "plan", {"last.summary() is None": "False"}),
+    "the loser believes it has won": (Run.commit, {"winner.file == file": "True"}, play_at_random),
+    "a shard is committed to without looking who was first": (
+        Run.commit,
+        {"self._store.create(key, encode(mine))": "self._store.write(key, encode(mine))"},
+        play_at_random,
+    ),
+    "a run is closed too early": (
+        Run.close,
+        {"if len(commits) < self.n_shards:": "if False:"},
+        play_at_random,
+    ),
+    "a run is planned beside an open one": (
+        VerdictTable.plan,
+        {"last.summary() is None": "False"},
+        be_overtaken_at_every_call,
+    ),
     "who loses an ordinal takes the next with a stale plan": (
-        VerdictTable,
-        "_seal_next",
+        VerdictTable._seal_next,
         {
             "return Run.load(self.store, ordinal)": "plan = Plan(**{**vars(plan), 'run': ordinal + 1}); "
             "self.store.create(layout.plan(ordinal + 1), encode(plan))"
         },
-    ),
-    "a run is committed to without looking who was first": (
-        Run,
-        "commit",
-        {"self._store.create(key, encode(mine))": "self._store.write(key, encode(mine))"},
+        be_overtaken_at_every_call,
     ),
 }
+"""What is wrong: the method, its sound text and the broken one instead, and who must find it."""
 
 
 @pytest.mark.parametrize("bug", SEEDED_BUGS)
-def test_the_state_machine_finds(bug, monkeypatch):
-    owner, name, changes = SEEDED_BUGS[bug]
-    method = getattr(owner, name)
+def test_a_seeded_bug_is_found(bug, monkeypatch):
+    method, changes, find = SEEDED_BUGS[bug]
     source = textwrap.dedent(inspect.getsource(method))
     for sound, broken in changes.items():
         assert sound in source
         source = source.replace(sound, broken)
-    exec(compile(source, f"<{bug}>", "exec"), method.__globals__, broken_module := {})
-    monkeypatch.setattr(owner, name, broken_module[name])
+    compiled = {}
+    exec(compile(source, f"<{bug}>", "exec"), method.__globals__, compiled)
+    owner = method.__globals__[method.__qualname__.partition(".")[0]]
+    monkeypatch.setattr(owner, method.__name__, compiled[method.__name__])
     with pytest.raises((AssertionError, CorruptTableError, AlreadyExistsError, ExceptionGroup)):
-        run_state_machine_as_test(Protocol, settings=settings(SETTINGS, phases=[Phase.generate]))
+        find()

@@ -40,6 +40,12 @@ def fails(*names, status="fetch_failed"):
     return lambda row: {"status": status, "verdict": None} if row["image_uri"][8:12] in names else {}
 
 
+def unlisted():
+    """A listing that nobody may read."""
+    raise AssertionError("listed again")
+    yield
+
+
 def test_a_run_from_plan_to_rows(any_table):
     run = any_table.plan(images(10), shard_size=4, **WAY)
     assert (run.ordinal, run.n_images, run.n_shards, run.open_shards()) == (1, 10, 3, [0, 1, 2])
@@ -107,12 +113,7 @@ def test_plans_of_several_parts_hold_every_shard_once(table, monkeypatch):
 def test_an_open_run_is_continued_without_listing_again(table):
     run = table.plan(images(10), shard_size=4, **WAY)
     run.commit(1, rows_of(run, 1), writer="w", engine={})
-
-    def listing():
-        raise AssertionError("listed again")
-        yield
-
-    again = table.plan(listing(), **WAY)
+    again = table.plan(unlisted(), **WAY)
     assert (again.ordinal, again.open_shards()) == (1, [0, 2])
 
 
@@ -185,7 +186,7 @@ def test_a_named_run_that_is_closed_is_not_planned_again(table):
     run = table.plan(images(1), name="monday", **WAY)
     score_all(run, fails("0000"))
     run.close(0)
-    assert table.plan(images(1), name="monday", **WAY) is None
+    assert table.plan(unlisted(), name="monday", **WAY) is None
     assert table.plan(images(1), name="tuesday", **WAY).n_images == 1
 
 
