@@ -3,8 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from ffaa_core.errors import NotFoundError
 
@@ -60,7 +60,7 @@ class Store(ABC):
         """The object's bytes, at most the first `limit`, with the version these bytes have."""
 
     @abstractmethod
-    def open(self, key: str) -> BinaryIO:
+    def open(self, key: str) -> BufferedReader:
         """A seekable reader that fetches only what is read of the object."""
 
     @abstractmethod

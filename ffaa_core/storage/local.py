@@ -7,8 +7,8 @@ import shutil
 import stat
 import uuid
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import quote_from_bytes
 
 from ffaa_core.errors import AlreadyExistsError, ConfigurationError, FFAAError, NotFoundError, StorageError
@@ -82,7 +82,7 @@ class LocalStore(Store):
             raise StorageError(f"{local_uri(path)} changed while it was being read; read it again")
         return Content(data=data, version=_version(after), size=after.st_size)
 
-    def open(self, key: str) -> BinaryIO:
+    def open(self, key: str) -> BufferedReader:
         path = self._path(key)
         try:
             return _open_regular(path)
@@ -174,7 +174,7 @@ def _walk(folder: str, below: str, prefix: str, ancestors: tuple[str, ...]) -> I
             yield key, os.path.join(folder, name)
 
 
-def _open_regular(path: str) -> BinaryIO:
+def _open_regular(path: str) -> BufferedReader:
     """Open a file without ever waiting for one: a pipe or device among the inputs is refused."""
     file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     mode = os.fstat(file.fileno()).st_mode

@@ -10,9 +10,10 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, TypeVar
 
 import boto3
 from boto3.s3.transfer import TransferConfig
@@ -26,6 +27,7 @@ from botocore.exceptions import (
     NoRegionError,
     PartialCredentialsError,
 )
+from urllib3.exceptions import HTTPError
 
 from ffaa_core.errors import AlreadyExistsError, ConfigurationError, FFAAError, NotFoundError, StorageError
 from ffaa_core.storage.base import Content, ObjectInfo, Store
@@ -97,9 +99,9 @@ class S3Store(Store):
     def read(self, key: str, *, limit: int | None = None) -> Content:
         def get() -> Content:
             answer = self._client.get_object(**self._place(key))
-            with answer["Body"] as body:
-                data = body.read(limit)
-            return Content(data=data, version=_version(answer["ETag"]), size=answer["ContentLength"])
+            size = answer["ContentLength"]
+            data = _body(answer, size if limit is None else min(limit, size))
+            return Content(data=data, version=_version(answer["ETag"]), size=size)
 
         return self._try("read", key, get)
 
@@ -110,14 +112,13 @@ class S3Store(Store):
             answer = self._client.get_object(
                 **self._place(key), Range=f"bytes={start}-{start + length - 1}", IfMatch=f'"{version}"'
             )
-            with answer["Body"] as body:
-                return bytes(body.read())
+            return _body(answer, length)
 
         return self._try("read", key, get)
 
-    def open(self, key: str) -> BinaryIO:
+    def open(self, key: str) -> io.BufferedReader:
         info = self.stat(key)
-        return cast(BinaryIO, io.BufferedReader(_RangeReader(self, info), buffer_size=1 << 16))
+        return io.BufferedReader(_RangeReader(self, info), buffer_size=1 << 16)
 
     def create(self, key: str, data: bytes) -> None:
         self._try(
@@ -179,7 +180,7 @@ class S3Store(Store):
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return call()
-            except (BotoCoreError, ClientError, boto3.exceptions.S3UploadFailedError) as error:
+            except (BotoCoreError, ClientError, HTTPError, boto3.exceptions.S3UploadFailedError) as error:
                 if attempt == ATTEMPTS or not _inconclusive(error):
                     raise self._failure(verb, key, error) from error
                 time.sleep(random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2**attempt)))
@@ -230,6 +231,18 @@ class _RangeReader(io.RawIOBase):
         return len(data)
 
 
+def _body(answer: dict[str, Any], length: int) -> bytes:
+    """The first `length` bytes of an answer; a connection that ended before is an error, not a short object.
+
+    `closing`, since a `with` block on botocore's body gives the stream below it, which checks nothing.
+    """
+    with closing(answer["Body"]) as body:
+        data = bytes(body.read(length))
+    if len(data) < length:
+        raise IncompleteReadError(actual_bytes=len(data), expected_bytes=length)
+    return data
+
+
 def _version(etag: str) -> str:
     return etag.strip('"')
 
@@ -242,4 +255,4 @@ def _inconclusive(error: Exception) -> bool:
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         return _code(error) in CONFLICT or status == 409
-    return isinstance(error, HTTPClientError | IncompleteReadError)
+    return isinstance(error, HTTPClientError | HTTPError | IncompleteReadError)

@@ -1,7 +1,14 @@
 """Where things lie in a verdict table: the keys of its objects, relative to its root."""
 
+from ffaa_core.errors import CorruptTableError
+
 MARKER = "ffaa-table.json"
 RUNS = "runs/"
+
+
+def run(run: int) -> str:
+    """The folder of a run."""
+    return f"{RUNS}{run}/"
 
 
 def plan(run: int) -> str:
@@ -30,8 +37,16 @@ def commit(run: int, shard: int) -> str:
 
 
 def shard_of(commit_key: str) -> int:
-    """The shard whose commit marker has this key."""
-    return int(commit_key.rpartition("/")[2].removesuffix(".json"))
+    """The shard whose commit marker has this key.
+
+    Raises:
+        CorruptTableError: no commit marker has such a key.
+    """
+    name = commit_key.rpartition("/")[2]
+    number = name.removesuffix(".json")
+    if not (number.isdecimal() and name == f"{int(number):06d}.json"):
+        raise CorruptTableError(f"{commit_key} is no commit marker: whoever put it there should remove it")
+    return int(number)
 
 
 def manifest(run: int) -> str:

@@ -66,7 +66,8 @@ def unsettled(place: Scratch, retry: Collection[Status] = ()) -> Iterator[pa.Rec
     """The listed images to be scored, once each, sorted by URI, with the number of this attempt.
 
     Left out are those that a committed row settles at the listed version, and those tried `MAX_ATTEMPTS`
-    times at it, unless their last status is in `retry`.
+    times at it, unless their last status is in `retry`. `gone` settles nothing here: the image is listed
+    (again).
     """
     return place.query(
         """
@@ -83,12 +84,14 @@ def unsettled(place: Scratch, retry: Collection[Status] = ()) -> Iterator[pa.Rec
             ON outcomes.image_uri = images.image_uri
             AND coalesce(outcomes.version = images.planned_version, true)
         GROUP BY images.image_uri, images.planned_version, images.size_bytes
-        HAVING (coalesce(max(attempts), 0) < $most AND NOT coalesce(bool_or(settled), false))
+        HAVING (coalesce(max(attempts), 0) < $most
+                AND NOT coalesce(bool_or(settled AND status <> $gone), false))
             OR coalesce(list_contains($retry, arg_max(status, (settled, run))), false)
         ORDER BY images.image_uri
         """,
         {
             "transient": sorted(status.value for status in TRANSIENT),
+            "gone": Status.GONE.value,
             "most": MAX_ATTEMPTS,
             "retry": sorted(status.value for status in retry),
         },

@@ -23,14 +23,34 @@ def read_commit(
 ) -> Iterator[pa.RecordBatch]:
     """The rows of one committed shard; only the bytes of `columns` are fetched.
 
-    A column may be a path into the nested ones, such as `faces.list.element.box`.
+    A column may be a path into the nested ones, such as `faces.list.element.box`. A column that the file is
+    too old to have is null.
+
+    Raises:
+        CorruptTableError: the data file is missing or damaged.
     """
+    names = ROW_SCHEMA.names if columns is None else {column.partition(".")[0] for column in columns}
     try:
         file = store.open(commit.file)
     except NotFoundError as error:
         raise CorruptTableError(f"{error}, but shard {commit.shard} of run {commit.run} needs it") from error
-    with closing(file), pq.ParquetFile(file, pre_buffer=True) as parquet:
-        yield from parquet.iter_batches(BATCH, columns=columns)
+    try:
+        with closing(file), pq.ParquetFile(file, pre_buffer=True) as parquet:
+            for batch in parquet.iter_batches(BATCH, columns=columns):
+                yield _completed(batch, names)
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptTableError(
+            f"{store.uri_of(commit.file)} is damaged: {error}; `ffaa table verify {store.uri}` lists all "
+            "damage"
+        ) from error
+
+
+def _completed(batch: pa.RecordBatch, names: Collection[str]) -> pa.RecordBatch:
+    """The batch with all of these columns, null where the file, of an older `SCHEMA_VERSION`, lacks them."""
+    for field in ROW_SCHEMA:
+        if field.name in names and field.name not in batch.schema.names:
+            batch = batch.append_column(field, pa.nulls(len(batch), field.type))
+    return batch
 
 
 def read_runs(store: Store, runs: Collection[Run], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

@@ -128,5 +128,5 @@ def decode(kind: type[T], data: bytes, uri: str) -> T:
         return TypeAdapter(kind).validate_json(data)
     except ValidationError as error:
         problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise CorruptTableError(f"{uri} is no {kind.__name__.lower()}: {where}: {problem['msg']}") from None
+        where = "".join(f"{part}: " for part in problem["loc"])
+        raise CorruptTableError(f"{uri} is no {kind.__name__.lower()}: {where}{problem['msg']}") from None

@@ -128,7 +128,7 @@ class Run:
         try:
             self._store.create(key, encode(mine))
         except AlreadyExistsError:
-            winner = self._decode_commit(key, self._store.read(key).data)
+            winner = self.marker(key, self._store.read(key).data)
             return Outcome(winner, winner.file == file)
         return Outcome(mine, True)
 
@@ -146,9 +146,22 @@ class Run:
 
     def markers(self) -> Iterator[Commit]:
         """The commits as their markers tell them, whether or not the run is closed."""
-        keys = [layout.commit(self.ordinal, shard) for shard in self._committed_shards()]
-        for key, data in zip(keys, self._store.read_many(keys), strict=True):
-            yield self._decode_commit(key, data)
+        for key, data in self.marker_files():
+            yield self.marker(key, data)
+
+    def marker_files(self) -> Iterator[tuple[str, bytes]]:
+        """Key and content of whatever lies in the folder of commit markers."""
+        keys = [info.key for info in self._store.list(layout.commits(self.ordinal))]
+        yield from zip(keys, self._store.read_many(keys), strict=True)
+
+    def marker(self, key: str, data: bytes) -> Commit:
+        """The commit that a marker tells.
+
+        Raises:
+            CorruptTableError: it is no commit marker, by its name or its content.
+        """
+        layout.shard_of(key)
+        return decode(Commit, data, self._store.uri_of(key))
 
     def summary(self) -> Summary | None:
         """What the run came to; None while it is open."""
@@ -209,9 +222,6 @@ class Run:
             raise CorruptTableError(
                 f"{error}, but run {self.ordinal} of {self._store.uri} needs it"
             ) from error
-
-    def _decode_commit(self, key: str, data: bytes) -> Commit:
-        return decode(Commit, data, self._store.uri_of(key))
 
 
 def _sum_numbers(figures: Iterator[dict[str, Any]]) -> dict[str, float]:

@@ -3,12 +3,19 @@
 import contextlib
 import json
 import uuid
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from ffaa_core.errors import AlreadyExistsError, NotFoundError, RunConflictError, TableError
+from ffaa_core.errors import (
+    AlreadyExistsError,
+    CorruptTableError,
+    NotFoundError,
+    RunConflictError,
+    TableError,
+)
 from ffaa_core.storage import Store, open_store
 from ffaa_core.table import layout
 from ffaa_core.table.plan import (
@@ -67,13 +74,38 @@ class VerdictTable:
         return self.store.uri
 
     def runs(self) -> list[Run]:
-        """The sealed runs, by ordinal."""
-        return [Run.load(self.store, ordinal) for ordinal in self._sealed()]
+        """The sealed runs, by ordinal.
+
+        Raises:
+            CorruptTableError: a run that was begun has no seal.
+        """
+        return [self._load(ordinal) for ordinal in self._sealed()]
+
+    def ordinals(self) -> list[int]:
+        """Those of all runs, also of one whose plan is still being written."""
+        return sorted(int(name) for name in self.store.folders(layout.RUNS) if name.isdecimal())
+
+    def lost_seal(self, ordinal: int) -> str | None:
+        """What shows that a run without a seal had one; None if nothing does, or it is sealed after all."""
+        folder = layout.run(ordinal)
+        held = Counter(info.key.removeprefix(folder).partition("/")[0] for info in self.store.list(folder))
+        n_commits = held["commits"]
+        begun = (
+            [f"{n_commits} {'shard is' if n_commits == 1 else 'shards are'} committed"] if n_commits else []
+        )
+        begun += [
+            f"{key} exists"
+            for key in (layout.manifest(ordinal), layout.summary(ordinal))
+            if held[key.removeprefix(folder)]
+        ]
+        if not begun or self.store.exists(layout.plan(ordinal)):  # it may have been sealed since
+            return None
+        return f"its seal {layout.plan(ordinal)} is missing, but {' and '.join(begun)}"
 
     def latest_summary(self, fingerprint: str) -> Summary | None:
         """What the last closed run under the fingerprint came to; None if there is none."""
         for ordinal in reversed(self._sealed()):
-            run = Run.load(self.store, ordinal)
+            run = self._load(ordinal)
             if run.fingerprint == fingerprint and (summary := run.summary()):
                 return summary
         return None
@@ -82,6 +114,7 @@ class VerdictTable:
         self,
         *,
         latest: bool = True,
+        fingerprint: str | None = None,
         columns: Sequence[str] | None = None,
         statuses: Collection[str] | None = None,
         verdicts: Collection[str] | None = None,
@@ -91,11 +124,13 @@ class VerdictTable:
         Args:
             latest: of several rows of an image under one fingerprint only the one that counts: settled beats
                 transient, then the later run.
+            fingerprint: only rows under this one.
             columns: only these, or paths into nested ones such as `faces.list.element.box`.
             statuses, verdicts: only rows with one of these.
         """
+        runs = [run for run in self.runs() if fingerprint in (None, run.fingerprint)]
         return read_rows(
-            self.store, self.runs(), latest=latest, columns=columns, statuses=statuses, verdicts=verdicts
+            self.store, runs, latest=latest, columns=columns, statuses=statuses, verdicts=verdicts
         )
 
     def plan(
@@ -187,38 +222,44 @@ class VerdictTable:
         return Run(self.store, plan)
 
     def _adopt(self, run: Run, intent: Plan) -> Run:
-        plan = run.plan
+        was, now = _way(run.plan), _way(intent)
         differing = [
-            word
-            for word in ("kind", "fingerprint", "settings")
-            if getattr(plan, word) != getattr(intent, word)
+            f"{name}: was {was.get(name)}, is {now.get(name)}"
+            for name in {**was, **now}
+            if was.get(name) != now.get(name)
         ]
         if not differing:
             return run
-        if "settings" in differing:
-            names = sorted(plan.settings.keys() | intent.settings.keys())
-            odd = [name for name in names if plan.settings.get(name) != intent.settings.get(name)]
-            differing[differing.index("settings")] = f"settings ({', '.join(odd)})"
-        named = f" ({plan.name})" if plan.name else ""
+        named = f" ({run.plan.name})" if run.plan.name else ""
         raise RunConflictError(
-            f"run {plan.run}{named} is open on {self.uri} with another {', '.join(differing)}; it was sealed "
-            f"as {plan.kind} under fingerprint {plan.fingerprint}. Finish it with the command that began it, "
-            "or give another OUTPUT"
+            f"run {run.ordinal}{named} is open on {self.uri} with other settings ({'; '.join(differing)}). "
+            "Finish it with the command that began it, or give another OUTPUT"
         )
 
     def _last_run(self) -> Run | None:
         sealed = self._sealed()
-        return Run.load(self.store, sealed[-1]) if sealed else None
+        return self._load(sealed[-1]) if sealed else None
 
     def _sealed(self) -> list[int]:
         """Ordinals of the sealed runs. Only the highest folder may be a plan still being written."""
-        ordinals = sorted(int(name) for name in self.store.folders(layout.RUNS) if name.isdecimal())
+        ordinals = self.ordinals()
         while ordinals and not self.store.exists(layout.plan(ordinals[-1])):
+            if problem := self.lost_seal(ordinals[-1]):
+                raise CorruptTableError(f"run {ordinals[-1]} of {self.uri}: {problem}")
             ordinals.pop()
         return ordinals
 
+    def _load(self, ordinal: int) -> Run:
+        """A run that must be sealed."""
+        try:
+            return Run.load(self.store, ordinal)
+        except NotFoundError as error:
+            problem = self.lost_seal(ordinal) or str(error)
+            raise CorruptTableError(f"run {ordinal} of {self.uri}: {problem}") from error
+
     def _check_marker(self, create: bool) -> None:
         uri = self.store.uri_of(layout.MARKER)
+        advice = "give an empty or new OUTPUT" if create else "name the folder that `ffaa score` wrote to"
         marker = self._read_marker()
         if marker is None:
             occupied = next(self.store.list(), None)
@@ -226,11 +267,11 @@ class VerdictTable:
             if marker is None and occupied is not None:
                 raise TableError(
                     f"{self.uri} is no verdict table: it has no {layout.MARKER} but holds {occupied.key!r}; "
-                    "give an empty or new OUTPUT"
+                    f"{advice}"
                 )
         if marker is None:
             if not create:
-                raise TableError(f"there is no verdict table at {self.uri}: {uri} does not exist")
+                raise TableError(f"there is no verdict table at {self.uri}: {uri} does not exist; {advice}")
             with contextlib.suppress(AlreadyExistsError):
                 self.store.create(layout.MARKER, encode(Marker(format=FORMAT, version=FORMAT_VERSION)))
             marker = decode(Marker, self.store.read(layout.MARKER).data, uri)
@@ -246,3 +287,16 @@ class VerdictTable:
         except NotFoundError:
             return None
         return decode(Marker, data, self.store.uri_of(layout.MARKER))
+
+
+def _way(plan: Plan) -> dict[str, Any]:
+    """What an open run is continued under: its kind and fingerprint, and its settings by dotted name."""
+    return {"kind": plan.kind, "fingerprint": plan.fingerprint, **dict(_flat(plan.settings))}
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

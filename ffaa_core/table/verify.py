@@ -3,14 +3,14 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffaa_core.errors import CorruptTableError, NotFoundError, TableError
+from ffaa_core.table import layout
 from ffaa_core.table.commit import check_rows, count
-from ffaa_core.table.records import Commit, Counts
+from ffaa_core.table.records import Commit, Counts, Summary
 from ffaa_core.table.run import Run
 from ffaa_core.table.verdict_table import VerdictTable
 
@@ -43,39 +43,67 @@ def verify(table: VerdictTable) -> Iterator[Finding]:
     by status and verdict); rows and planned images, one by one; a closed run's manifest and summary.
     Files that no marker names are nobody's rows and no problem.
     """
-    for run in table.runs():
-        clean = True
-        for problem in _problems(table, run):
-            clean = False
-            yield Finding(text=f"run {run.ordinal}: {problem}", problem=True)
-        if clean:
-            n_open = len(run.open_shards())
-            state = (
-                f"open, {n_open} of its shards are not committed yet" if n_open else "every shard committed"
-            )
-            yield Finding(
-                text=f"run {run.ordinal}: {run.n_images} images in {run.n_shards} shards, {state}",
-                problem=False,
-            )
+    ordinals = table.ordinals()
+    for ordinal in ordinals:
+        try:
+            run = Run.load(table.store, ordinal)
+        except NotFoundError as error:
+            problem = table.lost_seal(ordinal) or (str(error) if ordinal != ordinals[-1] else None)
+            if problem:
+                yield Finding(text=f"run {ordinal}: {problem}", problem=True)
+        except TableError as error:
+            yield Finding(text=f"run {ordinal}: {error}", problem=True)
+        else:
+            yield from _findings(table, run)
+
+
+def _findings(table: VerdictTable, run: Run) -> Iterator[Finding]:
+    clean = True
+    for problem in _problems(table, run):
+        clean = False
+        yield Finding(text=f"run {run.ordinal}: {problem}", problem=True)
+    if clean:
+        n_open = len(run.open_shards())
+        state = f"open, {n_open} of its shards are not committed yet" if n_open else "every shard committed"
+        yield Finding(
+            text=f"run {run.ordinal}: {run.n_images} images in {run.n_shards} shards, {state}", problem=False
+        )
 
 
 def _problems(table: VerdictTable, run: Run) -> Iterator[str]:
+    """Each part on its own, so that one problem hides no other."""
+    commits: list[Commit] = []
+    marked: set[int] = set()
     try:
-        yield from _plan_problems(run)
-        commits = []
-        for commit in run.markers():
-            commits.append(commit)
-            yield from _commit_problems(table, run, commit)
-        yield from _close_problems(table, run, commits)
-    except (TableError, NotFoundError) as error:
+        summary = run.summary()  # before the markers: what was closed then has them all
+    except CorruptTableError as error:
+        summary = None
         yield str(error)
+    yield from _plan_problems(run)
+    for key, data in run.marker_files():
+        try:
+            marked.add(layout.shard_of(key))
+            commits.append(run.marker(key, data))
+        except CorruptTableError as error:
+            yield str(error)
+        else:
+            yield from _commit_problems(table, run, commits[-1])
+    if summary:
+        if missing := sorted(set(range(run.n_shards)) - marked):
+            yield f"it is closed, but shards {missing} are not committed"
+        yield from _close_problems(run, summary, commits)
 
 
 def _plan_problems(run: Run) -> Iterator[str]:
     n_images = next_shard = 0
     last_uri = ""
     for part in run.plan.parts:
-        rows = run.plan_part(part)
+        try:
+            rows = run.plan_part(part)
+        except CorruptTableError as error:
+            yield str(error)
+            next_shard, n_images = next_shard + part.n_shards, n_images + part.n_images
+            continue
         shards = rows["shard"].to_pylist()
         if sorted(set(shards)) != list(range(next_shard, next_shard + part.n_shards)) or shards != sorted(
             shards
@@ -100,7 +128,8 @@ def _commit_problems(table: VerdictTable, run: Run, commit: Commit) -> Iterator[
         return
     try:
         with table.store.open(commit.file) as file:
-            sha256, size = _digest(file)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
             if (sha256, size) != (commit.sha256, commit.size_bytes):
                 found, named = f"{size} bytes, sha256 {sha256}", f"{commit.size_bytes}, {commit.sha256}"
                 yield f"{where} is not the file that was committed: it has {found}, the marker says {named}"
@@ -129,21 +158,14 @@ def _commit_problems(table: VerdictTable, run: Run, commit: Commit) -> Iterator[
         yield f"{where} counts {count(rows)}, its marker says {commit.counts}"
 
 
-def _close_problems(table: VerdictTable, run: Run, commits: list[Commit]) -> Iterator[str]:
-    summary = run.summary()
-    if summary is None:
+def _close_problems(run: Run, summary: Summary, commits: list[Commit]) -> Iterator[str]:
+    """Manifest and summary against each other, and the manifest against the markers that can be read."""
+    try:
+        manifest = {commit.shard: commit for commit in run.commits()}
+    except CorruptTableError as error:
+        yield str(error)
         return
-    if missing := run.open_shards():
-        yield f"it is closed, but shards {missing} are not committed"
-    if list(run.commits()) != commits:
+    if len(manifest) != run.n_shards or any(manifest.get(commit.shard) != commit for commit in commits):
         yield "its manifest and its commit markers differ"
-    if Counts.total(commit.counts for commit in commits) != summary.counts:
-        yield "its summary counts otherwise than its commits"
-
-
-def _digest(file: BinaryIO) -> tuple[str, int]:
-    digest, size = hashlib.sha256(), 0
-    while block := file.read(8 << 20):
-        digest.update(block)
-        size += len(block)
-    return digest.hexdigest(), size
+    if Counts.total(commit.counts for commit in manifest.values()) != summary.counts:
+        yield "its summary counts otherwise than its manifest"

@@ -6,8 +6,15 @@ import pickle
 import pyarrow as pa
 import pytest
 
-from ffaa_core.errors import ConfigurationError, RunConflictError, TableError, TornShardError
-from ffaa_core.table import PlannedImage, VerdictTable, plan
+from ffaa_core.errors import (
+    ConfigurationError,
+    CorruptTableError,
+    RunConflictError,
+    TableError,
+    TornShardError,
+)
+from ffaa_core.storage.local import LocalStore
+from ffaa_core.table import PlannedImage, VerdictTable, plan, reader
 from ffaa_core.table.schema import ROW_SCHEMA
 from ffaa_core.table.verify import verify
 from ffaa_core.verdict import Status
@@ -120,16 +127,25 @@ def test_an_open_run_is_continued_without_listing_again(table):
 @pytest.mark.parametrize(
     ("other", "told"),
     [
-        ({"fingerprint": "f2"}, "fingerprint"),
-        ({"settings": {"faces": {"mode": "published"}, "formats": ["JPEG"]}}, r"settings \(faces\)"),
-        ({"kind": "mine"}, "kind"),
+        ({"fingerprint": "f2"}, "fingerprint: was f1, is f2"),
+        (
+            {"settings": {"faces": {"mode": "published"}, "formats": ["JPEG"]}},
+            "faces.mode: was detect, is published",
+        ),
+        ({"kind": "mine"}, "kind: was score, is mine"),
     ],
 )
 def test_an_open_run_with_other_settings_is_a_conflict(table, other, told):
     table.plan(images(2), name="monday", **WAY)
-    with pytest.raises(RunConflictError, match=rf"run 1 \(monday\) is open .* another {told}") as error:
+    with pytest.raises(RunConflictError, match=r"run 1 \(monday\) is open .* other settings") as error:
         table.plan(images(2), **{**WAY, **other})
+    assert f"({told})" in str(error.value)
     assert error.value.exit_code == 75
+
+
+def test_a_setting_that_is_nothing_is_one_that_older_plans_lack(table):
+    table.plan(images(2), **WAY)
+    assert table.plan(unlisted(), **{**WAY, "settings": {**WAY["settings"], "warning": None}}).ordinal == 1
 
 
 def test_transient_images_are_planned_three_times_in_all(table):
@@ -150,6 +166,18 @@ def test_settled_failures_are_planned_again_only_on_request(table):
     run.close(0)
     assert table.plan(images(4), **WAY) is None
     assert table.plan(images(4), retry=[Status.DECODE_FAILED], **WAY).n_images == 1
+
+
+@pytest.mark.parametrize("version", ["v1", None])
+def test_an_image_that_was_gone_and_is_listed_again_is_planned_three_times_in_all(table, version):
+    listing = images(2, version)
+    for attempt in (1, 2, 3):
+        run = table.plan(listing, **WAY)
+        assert set(run.plan_rows(0)["attempts"].to_pylist()) == {attempt}
+        score_all(run, fails("0001", status="gone"))
+        run.close(0)
+    assert run.plan_rows(0)["image_uri"].to_pylist() == ["s3://in/0001.jpg"]
+    assert table.plan(listing, **WAY) is None
 
 
 def test_changed_images_and_new_ones_are_planned(table):
@@ -200,6 +228,22 @@ def test_latest_prefers_settled_rows_then_later_runs(table):
     runs = {row["image_uri"][8:12]: row["run"] for row in rows(table)}
     assert runs == {"0000": 2, "0001": 1, "0002": 2}
     assert len(rows(table, latest=False)) == 6
+
+
+def test_rows_are_chosen_by_fingerprint(table):
+    for fingerprint in ("f1", "f2"):
+        run = table.plan(images(2), **{**WAY, "fingerprint": fingerprint})
+        score_all(run)
+        run.close(0)
+    assert [row["run"] for row in rows(table)] == [1, 1, 2, 2]
+    assert [row["run"] for row in rows(table, fingerprint="f1")] == [1, 1]
+
+
+def test_columns_that_older_rows_lack_are_null(table, monkeypatch):
+    score_all(table.plan(images(2), **WAY))
+    monkeypatch.setattr(reader, "ROW_SCHEMA", ROW_SCHEMA.append(pa.field("novel", pa.list_(pa.string()))))
+    assert [(row["status"], row["novel"]) for row in rows(table)] == [("scored", None)] * 2
+    assert rows(table, columns=["novel", "shard"]) == [{"novel": None, "shard": 0}] * 2
 
 
 def test_rows_are_filtered_by_status_and_verdict(table):
@@ -330,7 +374,11 @@ DAMAGE = {
         lambda data: data.replace(b'"images":2', b'"images":3'),
         "its marker says",
     ),
-    "a marker is empty": ("runs/1/commits/000000.json", lambda data: b"", "is no commit"),
+    "a marker is empty": (
+        "runs/1/commits/000000.json",
+        lambda data: b"",
+        "000000.json is no commit: Invalid",
+    ),
     "a marker names another's file": (
         "runs/1/commits/000000.json",
         lambda data: data.replace(b'"shard":0', b'"shard":1'),
@@ -355,6 +403,76 @@ def test_verify_finds_that(table, what):
     problems = [finding.text for finding in verify(table) if finding.problem]
     assert problems
     assert told in "\n".join(problems)
+
+
+def problems_of(table):
+    return [finding.text for finding in verify(table) if finding.problem]
+
+
+def test_one_problem_hides_no_other(table):
+    run = table.plan(images(6), shard_size=2, **WAY)
+    score_all(run)
+    run.close(0)
+    damage(table, "runs/1/commits/000000.json", lambda data: b"{")
+    damage(table, "runs/1/verdicts/000001-*", flip_last)
+    damage(table, "runs/1/plan/*/*", flip_last)
+    table.store.write("runs/1/commits/notes.txt", b"")
+    told = ["plan part", "000000.json is no commit", "shard 1", "notes.txt is no commit marker"]
+    problems = problems_of(table)
+    assert len(problems) == len(told)
+    assert all(part in problem for part, problem in zip(told, problems, strict=True))
+
+
+def test_readers_refuse_a_strange_file_among_the_markers(table):
+    run = table.plan(images(1), **WAY)
+    table.store.write("runs/1/commits/0.json", b"")
+    with pytest.raises(CorruptTableError, match=r"runs/1/commits/0\.json is no commit marker"):
+        run.open_shards()
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_run_that_lost_its_seal_is_told_and_never_planned_over(table, lost):
+    for version in ("v1", "v2"):
+        run = table.plan(images(4, version), shard_size=2, **WAY)
+        score_all(run)
+        run.close(0)
+    (table_path(table) / f"runs/{lost}/plan.json").unlink()
+    told = f"its seal runs/{lost}/plan.json is missing, but 2 shards are committed and "
+    (problem,) = problems_of(table)
+    assert problem.startswith(f"run {lost}: {told}")
+    for verb in (table.runs, table.rows, lambda: table.plan(images(4, "v3"), **WAY)):
+        with pytest.raises(CorruptTableError, match=told):
+            verb()
+
+
+def test_a_plan_that_nobody_sealed_is_no_problem(table):
+    table.store.write("runs/1/plan/someone/000000.parquet", b"half a plan")
+    assert list(verify(table)) == []
+    assert table.plan(images(1), **WAY).ordinal == 1
+
+
+def test_a_run_that_is_finished_meanwhile_is_no_problem(table):
+    run = table.plan(images(4), shard_size=2, **WAY)
+    run.commit(0, rows_of(run, 0), writer="w", engine={})
+
+    class FinishedOnceListed(LocalStore):
+        """Somebody commits the rest of the run and closes it right after its markers were listed."""
+
+        def list(self, prefix=""):
+            yield from super().list(prefix)
+            if prefix == "runs/1/commits/" and run.summary() is None:
+                score_all(run)
+                run.close(0)
+
+    assert problems_of(VerdictTable.on(FinishedOnceListed(table.uri))) == []
+    assert run.summary()
+
+
+def test_a_damaged_data_file_is_told_by_its_name(table):
+    score_all(table.plan(images(1), **WAY))
+    damage(table, "runs/1/verdicts/*", lambda data: data[:-20])
+    with pytest.raises(CorruptTableError, match=r"000000-.*is damaged: .*ffaa table verify"):
+        rows(table)
 
 
 def test_verify_finds_a_missing_data_file(table):
