@@ -8,6 +8,11 @@ from pathlib import Path
 
 from ffaa_core.errors import ConfigurationError
 
+DEMO = """\
+Make a small bundle of random weights in the layouts of the real ones: everything
+runs with it, without a download, and its verdicts mean nothing. The same seed
+makes the same bundle."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands."""
@@ -15,8 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     demo = subcommands.add_parser(
         "demo",
         help="make a small bundle of random weights, to try the software; its verdicts mean nothing",
-        description="Make a small bundle of random weights in the layouts of the real ones: everything runs "
-        "with it, without a download, and its verdicts mean nothing. The same seed makes the same bundle.",
+        description=DEMO,
+        epilog=parser.epilog,
+        formatter_class=parser.formatter_class,
     )
     demo.add_argument("directory", metavar="DIR", type=Path, help="folder to make; must be new or empty")
     demo.add_argument("--seed", type=int, default=0, help="seed of the random weights (default: 0)")

@@ -13,6 +13,15 @@ from ffaa_core.verdict import Status
 FORMATS = ("json", "csv", "parquet")
 VERDICTS = ("real", "fake")
 
+SHOW = """\
+Show the latest row of every image under the last run's fingerprint: a table in
+a terminal, tab-separated lines in a pipe (totals go to standard error), or
+another format. Crops and heatmaps, being pictures of people, are left out."""
+
+VERIFY = """\
+Read the whole table and check it: digests of plans and data files, counts, one
+row per planned image. The exit code is 2 if anything is wrong."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands."""
@@ -20,8 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show = subcommands.add_parser(
         "show",
         help="show the rows, in a terminal or as JSON, CSV or Parquet",
-        description="Show the latest row of every image: a table in a terminal, tab-separated lines in a "
-        "pipe, or another format. Crops and heatmaps, being pictures of people, are left out of all of them.",
+        description=SHOW,
+        epilog=parser.epilog,
+        formatter_class=parser.formatter_class,
     )
     show.add_argument("output", metavar="OUTPUT", help="the table: a folder or s3://bucket/prefix")
     show.add_argument(
@@ -31,7 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"only images of these statuses ({', '.join(Status)})",
     )
     show.add_argument("--verdict", choices=VERDICTS, help="only images with this verdict")
-    show.add_argument("--all", action="store_true", help="superseded rows too, not only each image's latest")
+    show.add_argument(
+        "--fingerprint", metavar="F", help="rows under this fingerprint, or the one that begins so"
+    )
+    show.add_argument(
+        "--all",
+        action="store_true",
+        help="superseded rows too, not only each image's latest, and without --fingerprint those under all",
+    )
     show.add_argument(
         "--limit", type=_positive, metavar="N", help="at most N rows (default: 100 in a terminal, else all)"
     )
@@ -50,8 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verify = subcommands.add_parser(
         "verify",
         help="check every digest, count and key",
-        description="Read the whole table and check it: digests of plans and data files, counts, one row per "
-        "planned image. Exit code 2 if anything is wrong.",
+        description=VERIFY,
+        epilog=parser.epilog,
+        formatter_class=parser.formatter_class,
     )
     verify.add_argument("output", metavar="OUTPUT", help="the table: a folder or s3://bucket/prefix")
     verify.set_defaults(do=_verify)
@@ -63,12 +81,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from ffaa_core.commands.show import Selection, export, show
+    from ffaa_core.commands.export import export
+    from ffaa_core.commands.selection import Selection, find_fingerprint
+    from ffaa_core.commands.show import show
     from ffaa_core.table import VerdictTable
 
     kind = _format(args.format, args.to)
+    table = VerdictTable.open(args.output)
+    everything = args.all and args.fingerprint is None
     selection = Selection(
-        table=VerdictTable.open(args.output),
+        table=table,
+        fingerprint=None if everything else find_fingerprint(table, args.fingerprint),
         latest=not args.all,
         statuses=args.status,
         verdicts=[args.verdict] if args.verdict else None,
@@ -86,12 +109,15 @@ def _verify(args: argparse.Namespace) -> int:
     from ffaa_core.table import VerdictTable
     from ffaa_core.table.verify import verify
 
-    problems = 0
+    findings = problems = 0
     for finding in verify(VerdictTable.open(args.output)):
-        problems += finding.problem
+        findings, problems = findings + 1, problems + finding.problem
         print(f"{'PROBLEM' if finding.problem else 'ok':8}{printable(finding.text)}", flush=True)
-    print(f"{problems} problems found" if problems else "the table is as it was committed")
-    return 2 if problems else 0
+    if problems:
+        print("1 problem found" if problems == 1 else f"{problems} problems found")
+        return 2
+    print("the table is as it was committed" if findings else "no run yet")
+    return 0
 
 
 def _format(named: str | None, to: Path | None) -> str | None:

@@ -1,6 +1,7 @@
 """Proving a table: every digest, count and key of what is committed, run by run."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -129,7 +130,7 @@ def _commit_problems(table: VerdictTable, run: Run, commit: Commit) -> Iterator[
     try:
         with table.store.open(commit.file) as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.tell()
+            size = file.seek(0, os.SEEK_END)
             if (sha256, size) != (commit.sha256, commit.size_bytes):
                 found, named = f"{size} bytes, sha256 {sha256}", f"{commit.size_bytes}, {commit.sha256}"
                 yield f"{where} is not the file that was committed: it has {found}, the marker says {named}"

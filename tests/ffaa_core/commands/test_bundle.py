@@ -36,6 +36,14 @@ def test_another_seed_makes_other_weights(demo_bundle: Bundle, tmp_path: Path) -
     assert other.provenance["seed"] == 7
 
 
+def test_help_tells_the_caveat_and_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bundle", "demo", "--help"])
+    text = capsys.readouterr().out
+    assert "A verdict supports a decision" in text
+    assert "exit codes: 0 done" in text
+
+
 def test_a_folder_in_use_is_refused_and_left_as_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
