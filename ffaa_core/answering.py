@@ -14,7 +14,7 @@ CUT = "length"
 """The finish reason of a generation that the token limit ended."""
 
 FAILED = "error"
-"""The finish reason of an answer to a request that the engine refused."""
+"""Begins the finish reason of an answer to a request that the engine refused; its reason follows."""
 
 
 async def ask(
@@ -57,8 +57,8 @@ async def _ask_one(
         generation = await engine.generate(prompt, crop, crop_sha256, tokens, answer_regex(tokens))
     except EngineDeadError:
         raise
-    except EngineError:
-        return replace(answer, fields=None, finish_reason=FAILED)
+    except EngineError as error:
+        return replace(answer, fields=None, finish_reason=f"{FAILED}: {error}")
     return replace(_read(question, generation), attempts=2, constrained=True)
 
 

@@ -101,7 +101,8 @@ class Answer:
 
     `text` is the raw text of the last attempt; `fields` is None when even that is malformed. `attempts` is 1,
     or 2 when the first answer was malformed or cut and the question was asked again under the grammar
-    (`constrained`). `truncated` says that the token limit cut the last attempt.
+    (`constrained`). `truncated` says that the token limit cut the last attempt. `finish_reason` is `stop`,
+    `length`, or `error: ` and why the engine refused.
     """
 
     question: Question

@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ffaa_core.errors import ConfigurationError
@@ -42,7 +42,12 @@ class DecodeSettings:
     `max_pixels` width times height.
     """
 
-    formats: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "GIF")
+    formats: Annotated[tuple[ImageFormat, ...], AfterValidator(lambda names: tuple(sorted(set(names))))] = (
+        "GIF",
+        "JPEG",
+        "PNG",
+        "WEBP",
+    )
     max_bytes: Annotated[int, Field(ge=1)] = 64 * 2**20
     max_pixels: Annotated[int, Field(ge=1)] = 64_000_000
 
@@ -95,7 +100,8 @@ class EngineSettings:
     """How the answer engine runs; none of it changes what is measured beyond decoding noise.
 
     `adapter`: `live` applies the LoRA in vLLM, `merged` adds it to the weights, `auto` is merged on a CPU
-    (where live LoRA costs 6-10x) and live on a GPU. `kv_cache_gib` is the CPU's key-value cache.
+    (where live LoRA costs 6-10x) and live on a GPU. `kv_cache_gib` is the CPU's key-value cache and
+    `cpu_threads` the threads it computes with, 0 being all cores but one.
     `max_concurrent_faces` bounds the faces one engine is asked about at once.
     """
 
@@ -104,6 +110,7 @@ class EngineSettings:
     tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.85
     kv_cache_gib: Annotated[int, Field(ge=1)] = 1
+    cpu_threads: Annotated[int, Field(ge=0)] = 0
     max_concurrent_faces: Annotated[int, Field(ge=1)] = 32
 
 

@@ -28,7 +28,10 @@ class Status(StrEnum):
 
     @property
     def settled(self) -> bool:
-        """Whether scoring again under the same fingerprint could not end otherwise."""
+        """Whether this is what became of the image, by its content or because it is no more.
+
+        An image that is `gone` and listed again is planned again all the same.
+        """
         return self not in TRANSIENT
 
     @property
@@ -229,9 +232,17 @@ def _fields(answer: Answer) -> Fields:
 
 def _detail(image: ImageVerdict, faces: Sequence[FaceVerdict], failed: Sequence[FaceVerdict]) -> str | None:
     if failed:
-        return f"{len(failed)} of {len(faces)} faces could not be scored"
+        return f"{len(failed)} of {len(faces)} faces could not be scored: {_why(failed[0])}"
     if image.n_faces_detected is not None and image.n_faces_detected > len(faces):
         return (
             f"{len(faces)} of {image.n_faces_detected} detected faces scored; the settings leave out the rest"
         )
     return image.status_detail
+
+
+def _why(face: FaceVerdict) -> str:
+    """Why a face was not scored, in words."""
+    if face.status is Status.JUDGE_FAILED:
+        return "MIDS failed on it"
+    malformed = [judged.answer for judged in face.answers if judged.answer.fields is None]
+    return "; ".join(f"the answer to {a.question} is malformed ({a.finish_reason})" for a in malformed)

@@ -41,7 +41,12 @@ class EngineFigures:
 
 
 class AnswerEngine(Protocol):
-    """Generates greedily; requests made at the same time are batched."""
+    """Generates greedily; requests made at the same time are batched.
+
+    `description` says what it runs with, such as the number type and how the adapter is applied.
+    """
+
+    description: dict[str, str]
 
     async def generate(
         self, prompt: str, crop: Crop, crop_sha256: str, max_tokens: int, constraint: str | None = None

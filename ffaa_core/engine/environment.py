@@ -11,18 +11,22 @@ def is_verbose() -> bool:
     return bool(os.environ.get(VERBOSE))
 
 
-def prepare_environment() -> None:
-    """Set what vLLM and its processes read from the environment, where the user has not set it.
+def prepare_environment(cpu_threads: int) -> None:
+    """Set what vLLM and its processes read from the environment; all but the threads only where it is unset.
 
     On a CPU vLLM by default pins its threads to fixed cores, the same ones for every engine on a machine and
-    those that other stages use; here the system places them, and one core is left to the others.
+    those that other stages use; here the system places them. Ray sets the number of threads of every worker
+    to the cores it reserves, which for an engine says nothing, so it is always set.
+
+    Args:
+        cpu_threads: threads of the engine; 0 leaves one core to the others.
     """
+    os.environ["OMP_NUM_THREADS"] = str(cpu_threads or max(1, len(os.sched_getaffinity(0)) - 1))
     defaults = {
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1)),
     }
     if not is_verbose():
         defaults |= {"VLLM_LOGGING_LEVEL": "ERROR", "TRANSFORMERS_VERBOSITY": "error"}

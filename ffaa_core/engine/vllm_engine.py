@@ -36,6 +36,7 @@ class VllmEngine:
     """An `AnswerEngine`; made by `start`, and bound to the event loop that ran it."""
 
     def __init__(self, llm: "AsyncLLM", output: ChildOutput) -> None:
+        self.description: dict[str, str] = {}
         self._llm: AsyncLLM | None = llm
         self._output = output
         self._lora: LoRARequest | None = None
@@ -64,11 +65,14 @@ class VllmEngine:
         lora = Adapter.read(adapter) if adapter else None
         if lora:
             lora.check_fits(tensor_shapes(mllm))
-        prepare_environment()
+        prepare_environment(settings.cpu_threads)
         output = ChildOutput()
         with nullcontext() if is_verbose() else output.inherited():
             live = lora is not None and applies_live(settings)
-            engine = cls(_start_vllm(vllm_arguments(mllm, lora if live else None, settings), output), output)
+            arguments = vllm_arguments(mllm, lora if live else None, settings)
+            engine = cls(_start_vllm(arguments, output), output)
+            mode = ("live" if live else "merged") if lora else "none"
+            engine.description = {"dtype": arguments["dtype"], "adapter": mode}
         if not is_verbose():
             logging.getLogger("vllm").setLevel(logging.CRITICAL)
         try:

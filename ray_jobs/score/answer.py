@@ -5,10 +5,11 @@ import os
 import threading
 import time
 from collections.abc import Coroutine
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ffaa_core.engine.base import AnswerEngine, Crop, EngineFigures, Generation
+from ffaa_core.environment import environment
 from ffaa_core.errors import EngineDeadError
 from ffaa_core.pipeline import answer
 from ray_jobs.score.blocks import ShardImage, from_block, to_block
@@ -34,6 +35,7 @@ class AnswerStage:
         threading.Thread(target=self._loop.run_forever, daemon=True, name="engine").start()
         with failures_told(progress):
             self._engine = self._run(self.start_engine(job))
+        self._environment = environment() | self._engine.description
         self._room = asyncio.Semaphore(job.config.engine.max_concurrent_faces)
 
     async def start_engine(self, job: Job) -> AnswerEngine:
@@ -52,7 +54,8 @@ class AnswerStage:
             answered = self._run(self._answer(shard, images, meter))
         except EngineDeadError:
             os._exit(1)
-        return to_block(shard, answered, meter.figures())
+        work = asdict(meter.figures()) | {"environment": self._environment}
+        return to_block(shard, answered, work)
 
     async def _answer(self, shard: int, images: list[ShardImage], engine: AnswerEngine) -> list[ShardImage]:
         counts = {"images answered": 0, "faces answered": 0}
@@ -75,6 +78,7 @@ class Meter:
     """Counts one shard's requests on their way to an engine that serves several shards."""
 
     def __init__(self, engine: AnswerEngine) -> None:
+        self.description = engine.description
         self._engine = engine
         self._figures = EngineFigures()
         self._started = time.monotonic()

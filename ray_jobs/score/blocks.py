@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ffaa_core.engine.base import EngineFigures
 from ffaa_core.errors import TornShardError
 from ffaa_core.faces import Face
 from ffaa_core.pipeline import PendingFace, PendingImage
@@ -29,7 +28,7 @@ _FACE = pa.struct(
         pa.field("answers", pa.list_(ANSWER)),
     ]
 )
-FIGURES = b"ffaa.engine"
+WORK = b"ffaa.work"
 _ADDED_LATER = ("run", "fingerprint", "scored_at", "faces")
 BLOCK_SCHEMA = pa.schema(
     [field for field in ROW_SCHEMA if field.name not in _ADDED_LATER] + [pa.field("pending", pa.list_(_FACE))]
@@ -57,21 +56,21 @@ class ShardImage:
         }
 
 
-def to_block(shard: int, images: Sequence[ShardImage], figures: EngineFigures) -> pa.Table:
-    """One shard as one block; what the engine did for it so far travels in the block's metadata."""
+def to_block(shard: int, images: Sequence[ShardImage], work: dict[str, Any]) -> pa.Table:
+    """One shard as one block; `work`, JSON-ready, says what was done for it and travels as metadata."""
     rows = [
         to_row(image.pending.image)
         | image.plan_columns
         | {"shard": shard, "pending": [_face_to_row(face) for face in image.pending.faces]}
         for image in images
     ]
-    metadata = {FIGURES: json.dumps(asdict(figures))}
+    metadata = {WORK: json.dumps(work)}
     return pa.Table.from_pylist(rows, BLOCK_SCHEMA.with_metadata(metadata))
 
 
-def figures_of(block: pa.Table) -> EngineFigures:
-    """What the engine did for this shard."""
-    return EngineFigures(**json.loads(block.schema.metadata[FIGURES]))
+def work_of(block: pa.Table) -> dict[str, Any]:
+    """What was done for the shard so far: the engine's figures, and what it ran on."""
+    return json.loads(block.schema.metadata[WORK])  # type: ignore[no-any-return]
 
 
 def from_block(block: pa.Table) -> tuple[int, list[ShardImage]]:

@@ -2,11 +2,15 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
+from ffaa_core.engine.environment import VERBOSE
+from ffaa_core.errors import ConfigurationError, JobError
 from ray_jobs.score.config import ScoreConfig
 
 JUDGE_GPU_SHARE = 0.1
@@ -25,16 +29,27 @@ class Shares:
     judge_cpus: float
     judge_gpus: float
 
+    @property
+    def least_cpus(self) -> float:
+        """Cores without which some stage would wait for ever."""
+        return self.answer_actors * self.answer_cpus + self.judge_actors * self.judge_cpus + self.fetch_cpus
 
-def divide(gpus: float, config: ScoreConfig) -> Shares:
-    """Share out a cluster with this many GPUs; without any, the engines and MIDS run on CPUs.
+
+def divide(cpus: float, gpus: float, config: ScoreConfig) -> Shares:
+    """Share out a cluster; without GPUs, the engines and MIDS run on CPUs.
 
     Only cropping keeps a core busy all the time; engine and MIDS reserve less than they use at times, so that
-    two cores hold all three. The shares differ, or Ray Data would fuse fetching into the engine's process.
+    even one core holds all three. The shares differ, or Ray Data would fuse fetching into the engine's
+    process.
+
+    Raises:
+        ConfigurationError: an engine needs more GPUs than there are.
     """
     width = config.engine.tensor_parallel_size
+    if gpus and width > gpus:
+        raise ConfigurationError(f"engine.tensor_parallel_size is {width}, but there are {gpus:g} GPUs")
     alone = width > 1
-    return Shares(
+    shares = Shares(
         fetch_cpus=1,
         answer_actors=config.run.answer_actors or max(1, int(gpus) // width),
         answer_cpus=0.5,
@@ -43,25 +58,51 @@ def divide(gpus: float, config: ScoreConfig) -> Shares:
         judge_cpus=0.25,
         judge_gpus=JUDGE_GPU_SHARE if gpus and not alone else 0,
     )
+    return shares if shares.least_cpus <= cpus else replace(shares, fetch_cpus=0.25)
 
 
 @contextmanager
-def cluster(*, verbose: bool) -> Iterator[None]:
-    """Ray for the duration of the block: the cluster RAY_ADDRESS names, else one of this machine's own."""
+def cluster(config: ScoreConfig, *, verbose: bool) -> Iterator[Shares]:
+    """Ray for the duration of the block: the cluster RAY_ADDRESS names, else one of this machine's own.
+
+    Raises:
+        ConfigurationError: this machine's own has too few cores or GPUs for the actors asked for.
+        JobError: the cluster cannot be reached.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray.data
-
-    from ffaa_core.engine.environment import VERBOSE
 
     level = logging.INFO if verbose else logging.CRITICAL
     logging.getLogger("ray.data").setLevel(level)
     options: dict[str, Any] = {"log_to_driver": verbose, "logging_level": level}
     if verbose:
         options["runtime_env"] = {"env_vars": {VERBOSE: "1"}}
-    if not os.environ.get("RAY_ADDRESS"):
-        options |= {"address": "local", "num_cpus": max(2, os.cpu_count() or 1), "include_dashboard": False}
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _require_reachable(address)
+    else:
+        options |= {"address": "local", "include_dashboard": False}
     ray.init(**options)
     try:
-        yield
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        cpus, gpus = resources.get("CPU", 0), config.run.gpus
+        shares = divide(cpus, resources.get("GPU", 0) if gpus is None else gpus, config)
+        if not address and shares.least_cpus > cpus:
+            raise ConfigurationError(
+                f"{shares.answer_actors} answer actors, {shares.judge_actors} judge actors and a task that "
+                f"crops need {shares.least_cpus:g} cores, this machine has {cpus:g}: ask for fewer"
+            )
+        yield shares
     finally:
         ray.shutdown()
+
+
+def _require_reachable(address: str) -> None:
+    """Raise JobError unless something listens at `host:port`; Ray itself tries for minutes."""
+    place = urlsplit("//" + address.rpartition("//")[2])
+    if place.hostname is None or place.port is None:
+        return
+    try:
+        socket.create_connection((place.hostname, place.port), timeout=10).close()
+    except OSError as error:
+        raise JobError(f"cannot reach the Ray cluster at {address} (RAY_ADDRESS): {error}") from error

@@ -22,13 +22,15 @@ class RunSettings:
 
     A shard holds at most `shard_size` images and `shard_bytes` bytes of them. More than `max_failure_rate` of
     failed images ends the run with exit code 3. `answer_actors` 0 means one per GPU, or one where there is
-    none. `uri_column` names the column of a manifest that holds the images' addresses.
+    none; `gpus` is what a cluster will have that starts its GPU nodes on demand, None what it has now.
+    `uri_column` names the column of a manifest that holds the images' addresses.
     """
 
     shard_size: Annotated[int, Field(ge=1)] = SHARD_SIZE
     shard_bytes: Annotated[int, Field(ge=1)] = SHARD_BYTES
     max_failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
     answer_actors: Annotated[int, Field(ge=0)] = 0
+    gpus: Annotated[int, Field(ge=0)] | None = None
     judge_actors: Annotated[int, Field(ge=1)] = 1
     uri_column: str = "image_uri"
 

@@ -10,13 +10,13 @@ from rich.console import Console
 from ffaa_core.errors import JobError
 from ffaa_core.table import Run
 from ray_jobs.score.answer import SHARDS_IN_FLIGHT, AnswerStage
-from ray_jobs.score.cluster import cluster, divide
+from ray_jobs.score.cluster import Shares, cluster
 from ray_jobs.score.display import Display, RunState
 from ray_jobs.score.diversion import libraries_diverted
 from ray_jobs.score.fetch_crop import fetch_crop
 from ray_jobs.score.job import Job
 from ray_jobs.score.judge import JudgeStage
-from ray_jobs.score.progress import Progress
+from ray_jobs.score.progress import start_progress, told_failure
 
 RETRIES = 5
 """Times a shard is tried again in a stage whose process died; Ray Data's own default never gives up."""
@@ -40,10 +40,13 @@ def drive(
         before.update(commit.counts.statuses)
     committed = before.total()
     state = RunState(n_images=run.n_images, images_done=committed, statuses=before)
-    with libraries_diverted(verbose=verbose) as stderr, cluster(verbose=verbose):
+    with (
+        libraries_diverted(verbose=verbose) as stderr,
+        cluster(job.config, verbose=verbose) as shares,
+    ):
         import ray
 
-        progress: Any = ray.remote(Progress).options(num_cpus=0).remote()
+        progress = start_progress()
 
         def update(state: RunState) -> None:
             totals = ray.get(progress.totals.remote())
@@ -51,15 +54,20 @@ def drive(
 
         with Display(state, update, Console(file=stderr)):
             try:
-                for statuses in _run_stages(job, shards, progress, answer_stage):
+                for statuses in _run_stages(job, shards, progress, shares, answer_stage):
                     state.statuses.update(statuses)
             except ray.exceptions.RayError as error:
-                told = ray.get(progress.failure.remote())
-                raise told or JobError(f"the job ended early: {_last_line(error)}") from error
+                raise told_failure(progress) or JobError(
+                    f"the job ended early: {_last_line(error)}"
+                ) from error
+            except SystemExit as stopped:
+                raise JobError(
+                    "stopped by a signal; the same command goes on where this one stopped"
+                ) from stopped
 
 
 def _run_stages(
-    job: Job, shards: list[int], progress: Any, answer_stage: type[AnswerStage]
+    job: Job, shards: list[int], progress: Any, shares: Shares, answer_stage: type[AnswerStage]
 ) -> Iterator[dict[str, int]]:
     """The rows by status of each shard, as soon as it is committed."""
     import ray
@@ -69,8 +77,6 @@ def _run_stages(
     context.target_max_block_size = None  # a shard's block is never split
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    shares = divide(resources.get("GPU", 0), job.config)
     results = (
         ray.data.range(len(shards), override_num_blocks=len(shards))
         .map_batches(

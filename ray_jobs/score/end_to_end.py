@@ -2,12 +2,14 @@
 
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 
 from ffaa_core.bundle import Bundle, resolve_bundle
 from ffaa_core.settings import fingerprint
-from ffaa_core.table import Counts, PlannedImage, Run, Summary, VerdictTable
+from ffaa_core.table import PlannedImage, Run, Summary, VerdictTable
+from ffaa_core.table.reader import read_runs
 from ffaa_core.verdict import Status
 from ray_jobs.score.config import ScoreConfig
 from ray_jobs.score.display import count_lines, duration
@@ -61,13 +63,13 @@ def score(
         shard_bytes=config.run.shard_bytes,
     )
     if run is None:
-        last = table.latest_summary(current)
         print(f"nothing to do: {input_uri} is settled in {output_uri} under fingerprint {current}")
-        return last.exit_code if last else 0
+        return last_exit_code(table.runs(), current, absolute(input_uri))
     job = Job(output=table.uri, run=run.ordinal, fingerprint=current, bundle=bundle.location, config=config)
     _drive_open_shards(job, run, verbose=verbose)
-    counts = Counts.total(commit.counts for commit in run.commits())
-    summary = run.close(exit_code(counts.statuses, config.run.max_failure_rate))
+    earlier = [other for other in table.runs() if other.ordinal < run.ordinal]
+    before = last_exit_code(earlier, current, absolute(input_uri))
+    summary = run.close(exit_code(*_statuses_of(table, run), before, config.run.max_failure_rate))
     _report(summary, time.monotonic() - started, output_uri, config.run.max_failure_rate)
     if bundle.warning:
         print(f"ffaa: {bundle.warning}", file=sys.stderr)
@@ -76,7 +78,8 @@ def score(
 
 def _proved_listing(images: Iterator[PlannedImage]) -> Iterator[PlannedImage]:
     """The same listing, once it is proved to name something; before that no table is made for it."""
-    return chain([next(images)], images)
+    first = next(images)  # a listing without images raises ConfigurationError
+    return chain([first], images)
 
 
 def check_adapter(bundle: Bundle) -> None:
@@ -92,10 +95,47 @@ def check_adapter(bundle: Bundle) -> None:
         Adapter.read(bundle.adapter).check_fits(tensor_shapes(bundle.mllm))
 
 
-def exit_code(statuses: dict[str, int], max_failure_rate: float) -> int:
-    """0, or 3 if more than this share of a run's images failed; `statuses` counts its images by status."""
-    failed = sum(count for status, count in statuses.items() if Status(status).failed)
-    return TOO_MANY_FAILURES if failed > max_failure_rate * sum(statuses.values()) else 0
+def exit_code(
+    first: Mapping[str, int], again: Mapping[str, int], before: int, max_failure_rate: float
+) -> int:
+    """What a run ends with: 3 if more than `max_failure_rate` of its new images failed, else 0.
+
+    A run that only tries images again ends as the run before it, or with 0 if none of them failed this time:
+    its rate would be over the few that failed before.
+
+    Args:
+        first: numbers of new images by status.
+        again: the same of images that earlier runs tried.
+        before: exit code of the last run over the same INPUT.
+    """
+    if first:
+        return TOO_MANY_FAILURES if _failed(first) > max_failure_rate * sum(first.values()) else 0
+    return before if _failed(again) else 0
+
+
+def last_exit_code(runs: Sequence[Run], current: str, images: str) -> int:
+    """Exit code of the last closed run over these images under the fingerprint `current`; 0 if there is
+    none.
+    """
+    for run in reversed(runs):
+        if run.fingerprint == current and run.plan.settings.get("input") == images:
+            summary = run.summary()
+            return summary.exit_code if summary else 0
+    return 0
+
+
+def _failed(statuses: Mapping[str, int]) -> int:
+    return sum(count for status, count in statuses.items() if Status(status).failed)
+
+
+def _statuses_of(table: VerdictTable, run: Run) -> tuple[Counter[str], Counter[str]]:
+    """The run's rows by status: of images tried for the first time, and of the others."""
+    first, again = Counter[str](), Counter[str]()
+    for batch in read_runs(table.store, [run], ("status", "attempts")):
+        statuses, attempts = (batch[name].to_pylist() for name in ("status", "attempts"))
+        for status, attempt in zip(statuses, attempts, strict=True):
+            (first if attempt == 1 else again)[status] += 1
+    return first, again
 
 
 def _drive_open_shards(job: Job, run: Run, *, verbose: bool) -> None:

@@ -1,9 +1,10 @@
 """First stage: a shard's images are read, decoded, and their faces cut out. Runs as CPU tasks."""
 
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from ffaa_core.engine.base import EngineFigures
 from ffaa_core.errors import ConfigurationError, NotFoundError, StorageError
 from ffaa_core.pipeline import PendingImage, examine
 from ffaa_core.settings import ScoringSettings
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
 READERS = 8
-"""Reads of one shard under way at once: enough to hide the latency of object storage."""
+"""Images of one shard read ahead: enough to hide the latency of object storage, few enough to hold."""
+
+Read = tuple[bytes | ImageVerdict, str | None]
 
 
 def fetch_crop(
@@ -29,25 +32,34 @@ def fetch_crop(
     settings = job.config.scoring
     with failures_told(progress):
         planned = job.open_run().plan_rows(shard).to_pylist()
-    with ThreadPoolExecutor(READERS) as readers:
-        reads = readers.map(lambda row: read_image(row["image_uri"], settings), planned)
-        images = [
-            ShardImage(
-                image_uri=row["image_uri"],
-                planned_version=row["planned_version"],
-                image_version=version,
-                attempts=row["attempts"],
-                pending=examine(content, settings)
-                if isinstance(content, bytes)
-                else PendingImage(image=content),
-            )
-            for row, (content, version) in zip(planned, reads, strict=True)
-        ]
+    reads = read_ahead([row["image_uri"] for row in planned], settings)
+    images = [
+        ShardImage(
+            image_uri=row["image_uri"],
+            planned_version=row["planned_version"],
+            image_version=version,
+            attempts=row["attempts"],
+            pending=examine(content, settings) if isinstance(content, bytes) else PendingImage(image=content),
+        )
+        for row, (content, version) in zip(planned, reads, strict=True)
+    ]
     progress.report.remote(shard, "faces found", sum(len(image.pending.faces) for image in images))
-    return to_block(shard, images, EngineFigures())
+    return to_block(shard, images, {})
 
 
-def read_image(uri: str, settings: ScoringSettings) -> tuple[bytes | ImageVerdict, str | None]:
+def read_ahead(uris: Sequence[str], settings: ScoringSettings) -> Iterator[Read]:
+    """What `read_image` gives for each, in order, with at most `READERS` images read and not yet taken."""
+    with ThreadPoolExecutor(READERS) as readers:
+        waiting: deque[Future[Read]] = deque()
+        for uri in uris:
+            if len(waiting) == READERS:
+                yield waiting.popleft().result()
+            waiting.append(readers.submit(read_image, uri, settings))
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def read_image(uri: str, settings: ScoringSettings) -> Read:
     """An image's bytes, or the verdict that ends it here; and the version of what was read."""
     limit = settings.decode.max_bytes
     try:

@@ -3,24 +3,30 @@
 import os
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO
-from urllib.parse import urlsplit
+from dataclasses import dataclass
 
 from ffaa_core.errors import ConfigurationError, NotFoundError
 from ffaa_core.storage import ObjectInfo, Store, locate
 from ffaa_core.table import PlannedImage
+from ray_jobs.score.manifest import read_manifest
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-GLOB = re.compile(r"[*?\[]")
+WILDCARD = re.compile(r"[*?\[]")
 MANIFEST_SUFFIXES = (".csv", ".parquet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What INPUT selects in a store: the keys that begin with `prefix`, if the rest matches `pattern`."""
+
+    store: Store
+    prefix: str
+    pattern: re.Pattern[str] | None = None
 
 
 def list_images(uri: str, uri_column: str = "image_uri") -> Iterator[PlannedImage]:
     """The images INPUT names, with version and size where the listing tells them.
 
-    An object of exactly this name is taken as such, also when it looks like a glob. On S3 a prefix is
+    What exists under exactly this name is taken as such, also when it looks like a glob. On S3 a prefix is
     literal: `s3://bucket/up` lists `uploads/` too.
 
     Args:
@@ -28,16 +34,16 @@ def list_images(uri: str, uri_column: str = "image_uri") -> Iterator[PlannedImag
         uri_column: the column of a manifest that holds the images' addresses.
 
     Raises:
-        ConfigurationError: there is nothing under this name, or the manifest lacks the column.
+        ConfigurationError: there is nothing under this name, or the manifest cannot be used.
     """
     store, key = locate(uri)
     exact = _stat(store, key)
     if exact and key.lower().endswith(MANIFEST_SUFFIXES):
-        yield from _read_manifest(store, exact, uri_column)
+        yield from read_manifest(store, exact, uri_column)
     elif exact:
         yield _planned(exact)
     else:
-        yield from _list(store, key, uri)
+        yield from _list(select(uri), uri)
 
 
 def absolute(uri: str) -> str:
@@ -52,35 +58,48 @@ def require_apart(input_uri: str, output_uri: str) -> None:
     Raises:
         ConfigurationError: one lies inside the other.
     """
-    (input_store, input_key), (output_store, output_key) = locate(input_uri), locate(output_uri)
+    selected, (output_store, output_key) = select(input_uri), locate(output_uri)
     output_folder = f"{output_key.strip('/')}/".lstrip("/")
-    listed = _listed_prefix(input_key, literal=input_uri.startswith("s3://"))
-    nested = output_folder.startswith(listed) or listed.startswith(output_folder)
-    if input_store.uri == output_store.uri and nested:
+    nested = output_folder.startswith(selected.prefix) or selected.prefix.startswith(output_folder)
+    if selected.store.uri == output_store.uri and nested:
         raise ConfigurationError(
             f"OUTPUT {output_uri} lies where INPUT {input_uri} is listed; give OUTPUT a place of its own, "
             "and end an S3 INPUT in a slash if it means a folder"
         )
 
 
-def _listed_prefix(key: str, *, literal: bool) -> str:
-    """What the keys of a listing begin with: the folder, on S3 the prefix, or all before a wildcard."""
-    if found := GLOB.search(key):
-        return key[: found.start()]
-    return key if literal or not key else key.rstrip("/") + "/"
-
-
-def _list(store: Store, key: str, uri: str) -> Iterator[PlannedImage]:
+def select(uri: str) -> Selection:
+    """How INPUT is listed: as the folder or prefix it names or, if there is none, as a glob."""
+    store, key = locate(uri)
+    is_s3 = uri.startswith("s3://")
+    wildcard = WILDCARD.search(uri)
+    if wildcard is None or _has_any(store, key, is_s3=is_s3):
+        return Selection(store=store, prefix=key if is_s3 or not key else key.rstrip("/") + "/")
     from fsspec.utils import glob_translate
 
-    pattern = re.compile(glob_translate(key)) if GLOB.search(key) else None
+    folder, slash, rest = uri[: wildcard.start()].rpartition("/")
+    _, folder_key = locate(folder or slash or ".")
+    return Selection(
+        store=store,
+        prefix=f"{folder_key.strip('/')}/".lstrip("/"),
+        pattern=re.compile(glob_translate(rest + uri[wildcard.start() :])),
+    )
+
+
+def _has_any(store: Store, key: str, *, is_s3: bool) -> bool:
+    if is_s3:
+        return next(store.list(key), None) is not None
+    return os.path.isdir(f"/{key}")
+
+
+def _list(selected: Selection, uri: str) -> Iterator[PlannedImage]:
     found_any = False
-    for listed in store.list(_listed_prefix(key, literal=uri.startswith("s3://"))):
-        if pattern is None or pattern.fullmatch(listed.key):
+    for listed in selected.store.list(selected.prefix):
+        if selected.pattern is None or selected.pattern.fullmatch(listed.key.removeprefix(selected.prefix)):
             found_any = True
             yield _planned(listed)
     if not found_any:
-        raise ConfigurationError(f"nothing to score: {_why_nothing(uri, pattern is not None)}")
+        raise ConfigurationError(f"nothing to score: {_why_nothing(uri, selected.pattern is not None)}")
 
 
 def _why_nothing(uri: str, is_glob: bool) -> str:
@@ -102,50 +121,3 @@ def _stat(store: Store, key: str) -> ObjectInfo | None:
 
 def _planned(listed: ObjectInfo) -> PlannedImage:
     return PlannedImage(image_uri=listed.uri, planned_version=listed.version, size_bytes=listed.size)
-
-
-def _read_manifest(store: Store, manifest: ObjectInfo, column: str) -> Iterator[PlannedImage]:
-    row = 0
-    with store.open(manifest.key) as file:
-        for batch in _batches(file, manifest.uri, column):
-            for address in batch.column(0).to_pylist():
-                row += 1
-                if not address:
-                    raise ConfigurationError(f"{manifest.uri}: column {column!r} is empty in row {row}")
-                yield PlannedImage(
-                    image_uri=_resolve(address, manifest), planned_version=None, size_bytes=None
-                )
-
-
-def _batches(file: BinaryIO, uri: str, column: str) -> Iterator["pa.RecordBatch"]:
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    try:
-        if uri.lower().endswith(".parquet"):
-            parquet = pyarrow.parquet.ParquetFile(file)
-            names = parquet.schema_arrow.names
-            batches = parquet.iter_batches(columns=[column] if column in names else None)
-        else:
-            convert = pyarrow.csv.ConvertOptions(column_types={column: pa.string()})
-            batches = pyarrow.csv.open_csv(file, convert_options=convert)
-            names = batches.schema.names
-        if column not in names:
-            raise ConfigurationError(
-                f"{uri} has no column {column!r} but {', '.join(names)}; name the right one with --uri-column"
-            )
-        for batch in batches:
-            yield batch.select([column])
-    except pa.ArrowInvalid as error:
-        raise ConfigurationError(f"cannot read the manifest {uri}: {error}") from error
-
-
-def _resolve(address: str, manifest: ObjectInfo) -> str:
-    """The address without a presigned query string; a relative path is relative to the manifest."""
-    parts = urlsplit(address)
-    if parts.scheme in ("http", "https"):
-        return parts._replace(query="", fragment="").geturl()
-    if parts.scheme in ("s3", "file") or address.startswith("/"):
-        return address
-    return f"{manifest.uri.rpartition('/')[0]}/{address}"

@@ -1,10 +1,11 @@
 """What every stage of one run must know, and how it gets hold of the run and the bundle."""
 
+import platform
 from dataclasses import dataclass
 from functools import lru_cache
 
 from ffaa_core.bundle import Bundle
-from ffaa_core.errors import BundleError
+from ffaa_core.errors import BundleError, ConfigurationError, NotFoundError
 from ffaa_core.settings import fingerprint
 from ffaa_core.storage import open_store
 from ffaa_core.table import Run
@@ -22,8 +23,17 @@ class Job:
     config: ScoreConfig
 
     def open_run(self) -> Run:
-        """The sealed run; opened once a process."""
-        return _open_run(self.output, self.run)
+        """The sealed run; opened once a process.
+
+        Raises:
+            ConfigurationError: this machine does not see OUTPUT.
+        """
+        try:
+            return _open_run(self.output, self.run)
+        except NotFoundError as error:
+            raise ConfigurationError(
+                f"{error} on {platform.node()}: OUTPUT must be on S3 or on a disk that every node has"
+            ) from error
 
     def open_bundle(self, *parts: str) -> Bundle:
         """The bundle, once the contents of `parts` are proved to be what the plan was sealed for.

@@ -1,15 +1,15 @@
 """Last stage: MIDS judges a shard's faces, and the shard is committed. Runs as an actor pool of its own."""
 
 import json
+import os
 import uuid
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ffaa_core.pipeline import conclude
 from ffaa_core.rows import to_row
 from ffaa_core.table.schema import ROW_SCHEMA
-from ray_jobs.score.blocks import figures_of, from_block
+from ray_jobs.score.blocks import from_block, work_of
 from ray_jobs.score.job import Job
 from ray_jobs.score.progress import Progress, failures_told
 
@@ -33,9 +33,17 @@ class JudgeStage:
         self._environment = environment()
 
     def __call__(self, block: "pa.Table") -> "pa.Table":
-        """Judge and commit a shard; returns one row: the shard and, as JSON, its rows by status."""
+        """Judge and commit a shard; returns one row: the shard and, as JSON, its rows by status.
+
+        If the accelerator is lost this process exits: Ray starts another and repeats the shard.
+        """
+        import torch
+
         with failures_told(self._progress):
-            return self._judge_and_commit(block)
+            try:
+                return self._judge_and_commit(block)
+            except torch.AcceleratorError:
+                os._exit(1)
 
     def _judge_and_commit(self, block: "pa.Table") -> "pa.Table":
         import pyarrow as pa
@@ -55,6 +63,6 @@ class JudgeStage:
             ],
             ROW_SCHEMA,
         )
-        engine = asdict(figures_of(block)) | {"environment": self._environment}
+        engine = work_of(block) | {"judge": self._environment}
         outcome = self._run.commit(shard, rows, writer=self._writer, engine=engine)
         return pa.table({"shard": [shard], "statuses": [json.dumps(outcome.commit.counts.statuses)]})

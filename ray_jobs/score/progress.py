@@ -2,8 +2,8 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Literal
 
 from ffaa_core.errors import FFAAError
 
@@ -44,6 +44,25 @@ class Progress:
         return self._failure
 
 
+def start_progress() -> Any:
+    """Start the actor, on the driver's own node: it ends when the driver does, and with no other node."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(Progress).options(num_cpus=0, scheduling_strategy=here).remote()
+
+
+def told_failure(progress: "ActorHandle[Progress]") -> FFAAError | None:
+    """The error that ended a stage, if one did and was told."""
+    import ray
+
+    with suppress(ray.exceptions.RayError):
+        failure: FFAAError | None = ray.get(progress.failure.remote())  # type: ignore[assignment]
+        return failure
+    return None
+
+
 @contextmanager
 def failures_told(progress: "ActorHandle[Progress]") -> Iterator[None]:
     """Hand an error of ours to the driver as it is: Ray's own exceptions carry it as text only."""
@@ -52,5 +71,6 @@ def failures_told(progress: "ActorHandle[Progress]") -> Iterator[None]:
     try:
         yield
     except FFAAError as error:
-        ray.get(progress.fail.remote(error))
+        with suppress(ray.exceptions.RayError):
+            ray.get(progress.fail.remote(error))
         raise

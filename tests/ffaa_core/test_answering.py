@@ -97,12 +97,22 @@ async def test_an_answer_that_stays_bad_keeps_its_raw_text(second: tuple[str, st
 
 async def test_a_refused_request_spoils_only_its_own_answer() -> None:
     answer = await open_answer(ScriptedEngine(EngineError("no")))
-    assert (answer.fields, answer.text, answer.finish_reason, answer.attempts) == (None, "", FAILED, 1)
+    assert (answer.fields, answer.text, answer.finish_reason, answer.attempts) == (
+        None,
+        "",
+        f"{FAILED}: no",
+        1,
+    )
 
 
 async def test_a_refused_second_request_leaves_the_first_text() -> None:
     answer = await open_answer(ScriptedEngine((BAD, "stop"), EngineError("no")))
-    assert (answer.fields, answer.text, answer.finish_reason, answer.attempts) == (None, BAD, FAILED, 2)
+    assert (answer.fields, answer.text, answer.finish_reason, answer.attempts) == (
+        None,
+        BAD,
+        f"{FAILED}: no",
+        2,
+    )
 
 
 @pytest.mark.parametrize("script", [(EngineDeadError("x"),), ((BAD, "stop"), EngineDeadError("x"))])

@@ -1,5 +1,7 @@
 """An answer stage whose engine answers at once, for tests of everything around the engine."""
 
+from typing import ClassVar
+
 from ffaa_core.answers import Determination, Fields, ForgeryType
 from ffaa_core.engine.base import AnswerEngine, Crop, EngineFigures, Generation
 from ray_jobs.score.answer import AnswerStage
@@ -8,6 +10,8 @@ from ray_jobs.score.job import Job
 
 class ScriptedEngine:
     """Says real or fake by the crop's digest."""
+
+    description: ClassVar[dict[str, str]] = {"adapter": "scripted"}
 
     async def generate(
         self, prompt: str, crop: Crop, crop_sha256: str, max_tokens: int, constraint: str | None = None

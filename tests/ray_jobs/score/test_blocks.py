@@ -5,19 +5,18 @@ import pytest
 from skimage import data
 
 from ffaa_core.answers import Answer, Determination, Fields
-from ffaa_core.engine.base import EngineFigures
 from ffaa_core.errors import TornShardError
 from ffaa_core.pipeline import PendingFace, PendingImage, examine
 from ffaa_core.questions import Question
 from ffaa_core.settings import ScoringSettings
 from ffaa_core.verdict import ImageVerdict, Status
-from ray_jobs.score.blocks import ShardImage, figures_of, from_block, to_block
+from ray_jobs.score.blocks import ShardImage, from_block, to_block, work_of
 from tests.images import png
 
 FIELDS = Fields(
     description="A.", reasoning="B.", result=Determination.REAL, probability=0.5, forgery_type=None
 )
-FIGURES = EngineFigures(requests=3, prompt_tokens=1800, cached_tokens=1200, generated_tokens=90, seconds=1.5)
+WORK = {"requests": 3, "seconds": 1.5, "environment": {"dtype": "float32"}}
 
 
 def shard_images() -> list[ShardImage]:
@@ -67,23 +66,23 @@ def comparable(image: ShardImage) -> object:
 
 
 def test_a_shard_comes_back_from_its_block_as_it_was() -> None:
-    block = to_block(7, shard_images(), FIGURES)
+    block = to_block(7, shard_images(), WORK)
     shard, images = from_block(block)
     assert shard == 7
     assert [comparable(image) for image in images] == [comparable(image) for image in shard_images()]
-    assert figures_of(block) == FIGURES
+    assert work_of(block) == WORK
 
 
 def test_crops_are_counted_in_the_blocks_size() -> None:
-    assert to_block(0, shard_images(), FIGURES).nbytes > 2 * 336 * 336 * 3
+    assert to_block(0, shard_images(), WORK).nbytes > 2 * 336 * 336 * 3
 
 
 def test_a_block_of_two_shards_is_refused() -> None:
-    blocks = [to_block(shard, shard_images(), FIGURES) for shard in (1, 2)]
+    blocks = [to_block(shard, shard_images(), WORK) for shard in (1, 2)]
     with pytest.raises(TornShardError, match=r"shards \[1, 2\]"):
         from_block(pa.concat_tables(blocks))
 
 
 def test_an_empty_block_is_refused() -> None:
     with pytest.raises(TornShardError, match="exactly one shard"):
-        from_block(to_block(1, shard_images(), FIGURES).slice(0, 0))
+        from_block(to_block(1, shard_images(), WORK).slice(0, 0))

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ray_jobs.score.cluster import divide
+from ffaa_core.errors import ConfigurationError, JobError
+from ray_jobs.score.cluster import cluster, divide
 from ray_jobs.score.config import EngineSettings, RunSettings, ScoreConfig
 
 
@@ -19,26 +20,50 @@ def config(width: int = 1, actors: int = 0) -> ScoreConfig:
 def test_there_is_one_engine_per_group_of_gpus_unless_told(
     gpus: int, width: int, actors: int, expected: int
 ) -> None:
-    assert divide(gpus, config(width, actors)).answer_actors == expected
+    assert divide(64, gpus, config(width, actors)).answer_actors == expected
 
 
 def test_two_cores_hold_an_engine_mids_and_a_task_that_crops() -> None:
-    shares = divide(0, config())
-    assert shares.answer_cpus + shares.judge_cpus + shares.fetch_cpus <= 2
+    shares = divide(2, 0, config())
+    assert shares.least_cpus <= 2
+    assert shares.fetch_cpus == 1
     assert shares.answer_gpus == shares.judge_gpus == 0
 
 
 def test_one_gpu_holds_an_engine_and_mids() -> None:
-    shares = divide(1, config())
+    shares = divide(16, 1, config())
     assert 0 < shares.judge_gpus < shares.answer_gpus
     assert shares.answer_gpus + shares.judge_gpus <= 1
 
 
 def test_an_engine_over_several_gpus_takes_whole_ones() -> None:
-    assert divide(4, config(width=2)).answer_gpus == 2
+    assert divide(16, 4, config(width=2)).answer_gpus == 2
 
 
 @pytest.mark.parametrize("gpus", [0, 8])
 def test_ray_data_cannot_fuse_fetching_into_the_engines_process(gpus: int) -> None:
-    shares = divide(gpus, config())
+    shares = divide(16, gpus, config())
     assert (shares.fetch_cpus, 0) != (shares.answer_cpus, shares.answer_gpus)
+
+
+def test_one_core_holds_everything_too() -> None:
+    assert divide(1, 0, config()).least_cpus <= 1
+
+
+def test_an_engine_wider_than_the_machine_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="tensor_parallel_size is 4, but there are 2 GPUs"):
+        divide(16, 2, config(width=4))
+
+
+def test_actors_that_this_machine_cannot_hold_are_refused_and_do_not_wait_for_ever() -> None:
+    with (
+        pytest.raises(ConfigurationError, match=r"need .* cores, this machine has"),
+        cluster(config(actors=1000), verbose=False),
+    ):
+        pass
+
+
+def test_a_cluster_that_cannot_be_reached_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(JobError, match=r"127\.0\.0\.1:9"), cluster(config(), verbose=False):
+        pass

@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from ffaa_core.errors import ConfigurationError
@@ -54,48 +52,26 @@ def test_an_object_of_exactly_this_name_is_no_glob(tmp_path: Path) -> None:
     assert uris(tmp_path / "a[1].jpg") == [str(tmp_path / "a[1].jpg")]
 
 
+def test_a_folder_of_exactly_this_name_is_no_glob(tmp_path: Path) -> None:
+    write(tmp_path, "photos [2024]/a.jpg", "photos 2/b.jpg")
+    assert uris(tmp_path / "photos [2024]") == [str(tmp_path / "photos [2024]" / "a.jpg")]
+
+
+def test_a_glob_may_stand_below_a_folder_with_brackets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path / "run [1]", "a.jpg", "b.png")
+    monkeypatch.chdir(folder)
+    assert uris("*.jpg") == [str(folder / "a.jpg")]
+    assert uris(".") == [str(folder / name) for name in ("a.jpg", "b.png")]
+    require_apart(".", "../out")
+
+
 def test_listed_images_have_version_and_size(tmp_path: Path) -> None:
     write(tmp_path, "a.jpg")
     (image,) = list_images(str(tmp_path))
     assert image.size_bytes == 1
     assert image.planned_version
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_a_manifest_lists_addresses_absolute_and_relative_to_itself(tmp_path: Path, suffix: str) -> None:
-    addresses = [
-        "/data/a b.jpg",
-        "s3://bucket/k[1].jpg",
-        "near/by.jpg",
-        "https://cdn/x.jpg?X-Amz-Signature=secret",
-    ]
-    manifest = tmp_path / f"list{suffix}"
-    if suffix == ".csv":
-        manifest.write_text("n,image_uri\n" + "".join(f'{i},"{a}"\n' for i, a in enumerate(addresses)))
-    else:
-        pq.write_table(pa.table({"n": range(4), "image_uri": addresses}), manifest)
-    assert uris(manifest) == [*addresses[:2], f"{tmp_path}/near/by.jpg", "https://cdn/x.jpg"]
-
-
-def test_a_manifests_column_can_be_named_and_its_absence_is_told(tmp_path: Path) -> None:
-    manifest = tmp_path / "list.csv"
-    manifest.write_text("path\n/data/a.jpg\n")
-    assert uris(manifest, uri_column="path") == ["/data/a.jpg"]
-    with pytest.raises(ConfigurationError, match=r"no column 'image_uri' but path.*--uri-column"):
-        uris(manifest)
-
-
-def test_a_manifest_with_an_empty_address_is_refused(tmp_path: Path) -> None:
-    manifest = tmp_path / "list.csv"
-    manifest.write_text("image_uri,n\n/data/a.jpg,1\n,2\n")
-    with pytest.raises(ConfigurationError, match="'image_uri' is empty in row 2"):
-        uris(manifest)
-
-
-def test_numbers_in_a_csv_stay_text(tmp_path: Path) -> None:
-    manifest = tmp_path / "list.csv"
-    manifest.write_text("image_uri\n007\n")
-    assert uris(manifest) == [f"{tmp_path}/007"]
 
 
 @pytest.mark.parametrize(
