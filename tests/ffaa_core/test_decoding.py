@@ -196,7 +196,7 @@ def test_a_text_block_that_unpacks_to_too_much_is_refused():
     ("data", "reason"),
     [
         (b"", "the file is empty (0 bytes)"),
-        (b"<html>404</html>", "it looks like an HTML page; formats read are JPEG, PNG, WEBP, GIF"),
+        (b"<html>404</html>", "it looks like an HTML page; formats read are GIF, JPEG, PNG, WEBP"),
         (saved(picture(), "BMP"), "BMP images are read only when asked for: add BMP to decode.formats"),
         (saved(picture(), "TIFF"), "TIFF images are read only when asked for: add TIFF to decode.formats"),
         (saved(picture(99, 99), "JPEG")[:-300], "the JPEG is cut off or damaged: it ends before"),
