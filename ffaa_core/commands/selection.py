@@ -73,9 +73,9 @@ def find_fingerprint(table: VerdictTable, prefix: str | None) -> str | None:
         return names[-1] if names else None
     found = [name for name in names if name.startswith(prefix)]
     if len(found) != 1:
-        problem = f"{len(found)} fingerprints" if found else "no fingerprint"
-        there = f"there are {', '.join(names)}" if names else "there is no run yet"
-        raise ConfigurationError(f"{problem} of {table.uri} begin with {prefix!r}: {there}")
+        problem = f"{len(found)} fingerprints begin" if found else "no fingerprint begins"
+        there = f"it has {', '.join(names)}" if names else "it has no run yet"
+        raise ConfigurationError(f"{problem} with {prefix!r} in {table.uri}: {there}")
     return found[0]
 
 

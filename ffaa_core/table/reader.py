@@ -23,13 +23,13 @@ def read_commit(
 ) -> Iterator[pa.RecordBatch]:
     """The rows of one committed shard; only the bytes of `columns` are fetched.
 
-    A column may be a path into the nested ones, such as `faces.list.element.box`. A column that the file is
-    too old to have is null.
+    A column may be a path into the nested ones, such as `faces.list.element.box`. Columns, and fields of
+    columns read whole, that the file is too old to have are null.
 
     Raises:
         CorruptTableError: the data file is missing or damaged.
     """
-    names = ROW_SCHEMA.names if columns is None else {column.partition(".")[0] for column in columns}
+    wanted = ROW_SCHEMA.names if columns is None else columns
     try:
         file = store.open(commit.file)
     except NotFoundError as error:
@@ -37,7 +37,7 @@ def read_commit(
     try:
         with closing(file), pq.ParquetFile(file, pre_buffer=True) as parquet:
             for batch in parquet.iter_batches(BATCH, columns=columns):
-                yield _completed(batch, names)
+                yield _completed(batch, wanted)
     except (pa.ArrowException, OSError) as error:
         raise CorruptTableError(
             f"{store.uri_of(commit.file)} is damaged: {error}; `ffaa table verify {store.uri}` lists all "
@@ -45,11 +45,16 @@ def read_commit(
         ) from error
 
 
-def _completed(batch: pa.RecordBatch, names: Collection[str]) -> pa.RecordBatch:
-    """The batch with all of these columns, null where the file, of an older `SCHEMA_VERSION`, lacks them."""
+def _completed(batch: pa.RecordBatch, wanted: Collection[str]) -> pa.RecordBatch:
+    """The batch with what its file, of an older `SCHEMA_VERSION`, lacks of `ROW_SCHEMA`: as nulls."""
     for field in ROW_SCHEMA:
-        if field.name in names and field.name not in batch.schema.names:
+        if field.name not in wanted:
+            continue
+        index = batch.schema.get_field_index(field.name)
+        if index < 0:
             batch = batch.append_column(field, pa.nulls(len(batch), field.type))
+        elif batch.schema.field(index).type != field.type:
+            batch = batch.set_column(index, field, batch.column(index).cast(field.type))
     return batch
 
 

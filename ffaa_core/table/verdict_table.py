@@ -3,7 +3,6 @@
 import contextlib
 import json
 import uuid
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -11,7 +10,6 @@ import pyarrow as pa
 
 from ffaa_core.errors import (
     AlreadyExistsError,
-    CorruptTableError,
     NotFoundError,
     RunConflictError,
     TableError,
@@ -33,6 +31,7 @@ from ffaa_core.table.reader import read_rows, read_runs
 from ffaa_core.table.records import FORMAT, FORMAT_VERSION, Marker, Plan, Summary, decode, encode
 from ffaa_core.table.run import Run
 from ffaa_core.table.scratch import Scratch, scratch
+from ffaa_core.table.sealed import load_run, sealed_ordinals
 from ffaa_core.verdict import Status
 
 
@@ -77,35 +76,14 @@ class VerdictTable:
         """The sealed runs, by ordinal.
 
         Raises:
-            CorruptTableError: a run that was begun has no seal.
+            CorruptTableError: a run has lost its seal.
         """
-        return [self._load(ordinal) for ordinal in self._sealed()]
-
-    def ordinals(self) -> list[int]:
-        """Those of all runs, also of one whose plan is still being written."""
-        return sorted(int(name) for name in self.store.folders(layout.RUNS) if name.isdecimal())
-
-    def lost_seal(self, ordinal: int) -> str | None:
-        """What shows that a run without a seal had one; None if nothing does, or it is sealed after all."""
-        folder = layout.run(ordinal)
-        held = Counter(info.key.removeprefix(folder).partition("/")[0] for info in self.store.list(folder))
-        n_commits = held["commits"]
-        begun = (
-            [f"{n_commits} {'shard is' if n_commits == 1 else 'shards are'} committed"] if n_commits else []
-        )
-        begun += [
-            f"{key} exists"
-            for key in (layout.manifest(ordinal), layout.summary(ordinal))
-            if held[key.removeprefix(folder)]
-        ]
-        if not begun or self.store.exists(layout.plan(ordinal)):  # it may have been sealed since
-            return None
-        return f"its seal {layout.plan(ordinal)} is missing, but {' and '.join(begun)}"
+        return [load_run(self.store, ordinal) for ordinal in sealed_ordinals(self.store)]
 
     def latest_summary(self, fingerprint: str) -> Summary | None:
         """What the last closed run under the fingerprint came to; None if there is none."""
-        for ordinal in reversed(self._sealed()):
-            run = self._load(ordinal)
+        for ordinal in reversed(sealed_ordinals(self.store)):
+            run = load_run(self.store, ordinal)
             if run.fingerprint == fingerprint and (summary := run.summary()):
                 return summary
         return None
@@ -237,25 +215,8 @@ class VerdictTable:
         )
 
     def _last_run(self) -> Run | None:
-        sealed = self._sealed()
-        return self._load(sealed[-1]) if sealed else None
-
-    def _sealed(self) -> list[int]:
-        """Ordinals of the sealed runs. Only the highest folder may be a plan still being written."""
-        ordinals = self.ordinals()
-        while ordinals and not self.store.exists(layout.plan(ordinals[-1])):
-            if problem := self.lost_seal(ordinals[-1]):
-                raise CorruptTableError(f"run {ordinals[-1]} of {self.uri}: {problem}")
-            ordinals.pop()
-        return ordinals
-
-    def _load(self, ordinal: int) -> Run:
-        """A run that must be sealed."""
-        try:
-            return Run.load(self.store, ordinal)
-        except NotFoundError as error:
-            problem = self.lost_seal(ordinal) or str(error)
-            raise CorruptTableError(f"run {ordinal} of {self.uri}: {problem}") from error
+        sealed = sealed_ordinals(self.store)
+        return load_run(self.store, sealed[-1]) if sealed else None
 
     def _check_marker(self, create: bool) -> None:
         uri = self.store.uri_of(layout.MARKER)

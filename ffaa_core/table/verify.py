@@ -13,6 +13,7 @@ from ffaa_core.table import layout
 from ffaa_core.table.commit import check_rows, count
 from ffaa_core.table.records import Commit, Counts, Summary
 from ffaa_core.table.run import Run
+from ffaa_core.table.sealed import begun_ordinals, lost_seal
 from ffaa_core.table.verdict_table import VerdictTable
 
 CHECKED_COLUMNS = [
@@ -44,12 +45,12 @@ def verify(table: VerdictTable) -> Iterator[Finding]:
     by status and verdict); rows and planned images, one by one; a closed run's manifest and summary.
     Files that no marker names are nobody's rows and no problem.
     """
-    ordinals = table.ordinals()
+    ordinals = begun_ordinals(table.store)
     for ordinal in ordinals:
         try:
             run = Run.load(table.store, ordinal)
         except NotFoundError as error:
-            problem = table.lost_seal(ordinal) or (str(error) if ordinal != ordinals[-1] else None)
+            problem = lost_seal(table.store, ordinal) or (str(error) if ordinal != ordinals[-1] else None)
             if problem:
                 yield Finding(text=f"run {ordinal}: {problem}", problem=True)
         except TableError as error:

@@ -185,7 +185,7 @@ def test_a_fingerprint_that_is_not_one_is_refused(two_fingerprints, capsys, pref
     assert main(["table", "show", two_fingerprints, "--fingerprint", prefix]) == 2
     error = capsys.readouterr().err
     assert problem in error
-    assert "there are aa11, ab22" in error
+    assert "it has aa11, ab22" in error
 
 
 @pytest.mark.parametrize("kind", [[], ["--format", "json"]])

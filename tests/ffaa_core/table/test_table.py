@@ -15,7 +15,7 @@ from ffaa_core.errors import (
 )
 from ffaa_core.storage.local import LocalStore
 from ffaa_core.table import PlannedImage, VerdictTable, plan, reader
-from ffaa_core.table.schema import ROW_SCHEMA
+from ffaa_core.table.schema import FACE, ROW_SCHEMA
 from ffaa_core.table.verify import verify
 from ffaa_core.verdict import Status
 from tests.ffaa_core.table.shards import images, rows_of, score_all
@@ -244,6 +244,21 @@ def test_columns_that_older_rows_lack_are_null(table, monkeypatch):
     monkeypatch.setattr(reader, "ROW_SCHEMA", ROW_SCHEMA.append(pa.field("novel", pa.list_(pa.string()))))
     assert [(row["status"], row["novel"]) for row in rows(table)] == [("scored", None)] * 2
     assert rows(table, columns=["novel", "shard"]) == [{"novel": None, "shard": 0}] * 2
+
+
+def test_fields_of_faces_that_older_rows_lack_are_null(table, monkeypatch):
+    run = table.plan(images(1), **WAY)
+    face = {
+        "box": dict.fromkeys(("left", "top", "right", "bottom"), 0),
+        "status": "scored",
+        "crop_sha256": "c",
+    }
+    run.commit(0, rows_of(run, 0, lambda row: {"faces": [face]}), writer="w", engine={})
+    index = ROW_SCHEMA.get_field_index("faces")
+    novel = pa.field("faces", pa.list_(pa.struct([*FACE, pa.field("novel", pa.string())])))
+    monkeypatch.setattr(reader, "ROW_SCHEMA", ROW_SCHEMA.set(index, novel))
+    (row,) = rows(table)
+    assert (row["faces"][0]["crop_sha256"], row["faces"][0]["novel"]) == ("c", None)
 
 
 def test_rows_are_filtered_by_status_and_verdict(table):
