@@ -36,5 +36,7 @@ def _die_with(owner: int) -> None:
     except ProcessLookupError:
         pass
     else:
-        select.select([descriptor], [], [])
+        ended = select.poll()
+        ended.register(descriptor, select.POLLIN)
+        ended.poll()
     os.kill(os.getpid(), signal.SIGKILL)
