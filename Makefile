@@ -20,8 +20,9 @@ demo: $(INSTALLED) ## score sample images and show their verdicts
 	$(BIN)/ffaa score $(DEMO)/images $(DEMO)/verdicts --max-failure-rate 1
 	$(BIN)/ffaa table show $(DEMO)/verdicts
 
+# Two processes share the files: much of a test's time is one core loading models.
 test: $(INSTALLED) ## the tests, with coverage
-	$(BIN)/pytest -m "not slow and not gpu" --cov --cov-report=term
+	$(BIN)/pytest -m "not slow and not gpu" -n 2 --dist loadfile --durations 12 --cov --cov-report=term
 
 test-slow: $(INSTALLED) ## the tests that take long
 	$(BIN)/pytest -m slow
