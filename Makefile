@@ -22,7 +22,7 @@ demo: $(INSTALLED) ## score sample images and show their verdicts
 
 # Two processes share the files: much of a test's time is one core loading models.
 test: $(INSTALLED) ## the tests, with coverage
-	$(BIN)/pytest -m "not slow and not gpu" -n 2 --dist loadfile --durations 12 --cov --cov-report=term
+	$(BIN)/pytest -m "not slow and not gpu" -n 2 --dist loadfile --no-loadscope-reorder --durations 12 --cov --cov-report=term
 
 test-slow: $(INSTALLED) ## the tests that take long
 	$(BIN)/pytest -m slow

@@ -1,5 +1,7 @@
 """Fixtures that every test may use; each topic has a module of its own in tests/fixtures."""
 
+import pytest
+
 pytest_plugins = [
     "tests.fixtures.bundle",
     "tests.fixtures.command",
@@ -8,3 +10,8 @@ pytest_plugins = [
     "tests.fixtures.ceph",
     "tests.fixtures.moto",
 ]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the jobs' tests first: they take longest, and two processes then end at about the same time."""
+    items.sort(key=lambda item: "ray_jobs" not in item.path.parts)

@@ -85,7 +85,7 @@ def _run_stages(
             batch_format="pyarrow",
             fn_kwargs={"job": job, "shards": shards, "progress": progress},
             num_cpus=shares.fetch_cpus,
-            max_retries=RETRIES,
+            ray_remote_args_fn=lambda: {"max_retries": RETRIES},
         )
         .map_batches(
             answer_stage,
@@ -100,7 +100,7 @@ def _run_stages(
             ),
             num_cpus=shares.answer_cpus,
             num_gpus=shares.answer_gpus,
-            max_task_retries=RETRIES,
+            ray_remote_args_fn=lambda: {"max_task_retries": RETRIES},
         )
         .map_batches(
             JudgeStage,
@@ -110,7 +110,7 @@ def _run_stages(
             compute=ActorPoolStrategy(size=shares.judge_actors),
             num_cpus=shares.judge_cpus,
             num_gpus=shares.judge_gpus,
-            max_task_retries=RETRIES,
+            ray_remote_args_fn=lambda: {"max_task_retries": RETRIES},
         )
     )
     for committed in results.iter_rows():

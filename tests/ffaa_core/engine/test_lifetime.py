@@ -75,11 +75,13 @@ def _runs(process: psutil.Process) -> bool:
 async def test_requests_in_flight_and_later_ones_fail_at_once_when_a_process_of_the_engine_dies(
     demo_mllm: DemoModel,
 ) -> None:
+    before = set(psutil.Process().children(recursive=True))
     engine = await VllmEngine.start(demo_mllm.mllm, demo_mllm.adapter, EngineSettings())
+    started = set(psutil.Process().children(recursive=True)) - before
     try:
         tasks = start_generating(engine)
         await asyncio.sleep(0.5)
-        worker = next(p for p in psutil.Process().children(recursive=True) if "Worker" in p.name())
+        worker = next(process for process in started if "Worker" in process.name())
         worker.kill()
         assert await outcomes(tasks) == {EngineDeadError}
         assert await outcomes(start_generating(engine)) == {EngineDeadError}
