@@ -1,6 +1,7 @@
 """Driving the open shards of a run through the three stages over Ray Data."""
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -77,42 +78,45 @@ def _run_stages(
     context.target_max_block_size = None  # a shard's block is never split
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    results = (
-        ray.data.range(len(shards), override_num_blocks=len(shards))
-        .map_batches(
-            fetch_crop,  # type: ignore[arg-type]
-            batch_size=None,
-            batch_format="pyarrow",
-            fn_kwargs={"job": job, "shards": shards, "progress": progress},
-            num_cpus=shares.fetch_cpus,
-            ray_remote_args_fn=lambda: {"max_retries": RETRIES},
+    with warnings.catch_warnings():
+        # Ray 2.60 warns of `max_retries` and `max_task_retries`, and has no other name for them yet.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        results = (
+            ray.data.range(len(shards), override_num_blocks=len(shards))
+            .map_batches(
+                fetch_crop,  # type: ignore[arg-type]
+                batch_size=None,
+                batch_format="pyarrow",
+                fn_kwargs={"job": job, "shards": shards, "progress": progress},
+                num_cpus=shares.fetch_cpus,
+                max_retries=RETRIES,
+            )
+            .map_batches(
+                answer_stage,
+                batch_size=None,
+                batch_format="pyarrow",
+                fn_constructor_kwargs={"job": job, "progress": progress},
+                compute=ActorPoolStrategy(
+                    size=shares.answer_actors,
+                    max_tasks_in_flight_per_actor=SHARDS_IN_FLIGHT + 1,
+                    max_concurrent_calls_per_actor=SHARDS_IN_FLIGHT,
+                    enable_true_multi_threading=True,
+                ),
+                num_cpus=shares.answer_cpus,
+                num_gpus=shares.answer_gpus,
+                max_task_retries=RETRIES,
+            )
+            .map_batches(
+                JudgeStage,
+                batch_size=None,
+                batch_format="pyarrow",
+                fn_constructor_kwargs={"job": job, "progress": progress},
+                compute=ActorPoolStrategy(size=shares.judge_actors),
+                num_cpus=shares.judge_cpus,
+                num_gpus=shares.judge_gpus,
+                max_task_retries=RETRIES,
+            )
         )
-        .map_batches(
-            answer_stage,
-            batch_size=None,
-            batch_format="pyarrow",
-            fn_constructor_kwargs={"job": job, "progress": progress},
-            compute=ActorPoolStrategy(
-                size=shares.answer_actors,
-                max_tasks_in_flight_per_actor=SHARDS_IN_FLIGHT + 1,
-                max_concurrent_calls_per_actor=SHARDS_IN_FLIGHT,
-                enable_true_multi_threading=True,
-            ),
-            num_cpus=shares.answer_cpus,
-            num_gpus=shares.answer_gpus,
-            ray_remote_args_fn=lambda: {"max_task_retries": RETRIES},
-        )
-        .map_batches(
-            JudgeStage,
-            batch_size=None,
-            batch_format="pyarrow",
-            fn_constructor_kwargs={"job": job, "progress": progress},
-            compute=ActorPoolStrategy(size=shares.judge_actors),
-            num_cpus=shares.judge_cpus,
-            num_gpus=shares.judge_gpus,
-            ray_remote_args_fn=lambda: {"max_task_retries": RETRIES},
-        )
-    )
     for committed in results.iter_rows():
         yield json.loads(committed["statuses"])
 
