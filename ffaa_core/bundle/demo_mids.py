@@ -96,4 +96,5 @@ def _write_tokenizer(directory: Path) -> None:
         minloglevel=2,
     )
     (directory / "spiece.model").write_bytes(model.getvalue())
-    T5Tokenizer.from_pretrained(directory, extra_ids=0).save_pretrained(directory)
+    # Said explicitly, since what is saved would otherwise depend on HF_HUB_OFFLINE.
+    T5Tokenizer.from_pretrained(directory, extra_ids=0, local_files_only=True).save_pretrained(directory)
