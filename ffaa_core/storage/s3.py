@@ -118,7 +118,7 @@ class S3Store(Store):
 
     def open(self, key: str) -> io.BufferedReader:
         info = self.stat(key)
-        return io.BufferedReader(_RangeReader(self, info), buffer_size=1 << 16)
+        return io.BufferedReader(_RangeReader(self, info), buffer_size=1 << 20)
 
     def create(self, key: str, data: bytes) -> None:
         self._try(

@@ -7,6 +7,7 @@ from dataclasses import asdict
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ffaa_core.parquet import read_table
 from ffaa_core.table.records import Commit, Counts
 
 SCHEMA = pa.schema(
@@ -36,6 +37,6 @@ def encode(commits: Iterable[Commit]) -> bytes:
 
 def decode(data: bytes) -> Iterator[Commit]:
     """The commits of a manifest, by shard."""
-    for row in pq.read_table(pa.BufferReader(data)).to_pylist():
+    for row in read_table(data).to_pylist():
         counts, engine = Counts(**json.loads(row.pop("counts"))), json.loads(row.pop("engine"))
         yield Commit(**row, counts=counts, engine=engine)

@@ -5,9 +5,9 @@ from contextlib import closing, nullcontext
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ffaa_core.errors import CorruptTableError, NotFoundError
+from ffaa_core.parquet import read_batches
 from ffaa_core.storage import Store
 from ffaa_core.table.records import Commit
 from ffaa_core.table.run import Run
@@ -15,13 +15,11 @@ from ffaa_core.table.schema import ROW_SCHEMA
 from ffaa_core.table.scratch import Scratch, scratch
 from ffaa_core.verdict import TRANSIENT
 
-BATCH = 4096
-
 
 def read_commit(
     store: Store, commit: Commit, columns: Sequence[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of one committed shard; only the bytes of `columns` are fetched.
+    """The rows of one committed shard; little more is fetched than the bytes of `columns`.
 
     A column may be a path into the nested ones, such as `faces.list.element.box`. Columns, and fields of
     columns read whole, that the file is too old to have are null.
@@ -35,8 +33,8 @@ def read_commit(
     except NotFoundError as error:
         raise CorruptTableError(f"{error}, but shard {commit.shard} of run {commit.run} needs it") from error
     try:
-        with closing(file), pq.ParquetFile(file, pre_buffer=True) as parquet:
-            for batch in parquet.iter_batches(BATCH, columns=columns):
+        with closing(file):
+            for batch in read_batches(file, columns=columns):
                 yield _completed(batch, wanted)
     except (pa.ArrowException, OSError) as error:
         raise CorruptTableError(

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ffaa_core.errors import AlreadyExistsError, CorruptTableError, NotFoundError, TableError
+from ffaa_core.parquet import read_table
 from ffaa_core.storage import Store
 from ffaa_core.table import commit as commit_rules
 from ffaa_core.table import layout, manifest
@@ -89,7 +89,7 @@ class Run:
                 raise CorruptTableError(
                     f"{self._store.uri_of(part.file)} is not the plan part that was sealed"
                 )
-            self._part = part, pq.read_table(pa.BufferReader(data))
+            self._part = part, read_table(data)
         return self._part[1]
 
     def commit(self, shard: int, rows: pa.Table, *, writer: str, engine: dict[str, Any]) -> Outcome:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ffaa_core.errors import CorruptTableError, NotFoundError, TableError
+from ffaa_core.parquet import read_table
 from ffaa_core.table import layout
 from ffaa_core.table.commit import check_rows, count
 from ffaa_core.table.records import Commit, Counts, Summary
@@ -137,7 +137,7 @@ def _commit_problems(table: VerdictTable, run: Run, commit: Commit) -> Iterator[
                 yield f"{where} is not the file that was committed: it has {found}, the marker says {named}"
                 return
             file.seek(0)
-            rows = pq.ParquetFile(file, pre_buffer=True).read(columns=CHECKED_COLUMNS)
+            rows = read_table(file, columns=CHECKED_COLUMNS)
     except NotFoundError:
         yield f"{where} is missing"
         return

@@ -1,19 +1,17 @@
 """A CSV or Parquet manifest as INPUT: a column of image addresses."""
 
 import csv
+import io
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from ffaa_core.errors import ConfigurationError
 from ffaa_core.storage import ObjectInfo, Store, locate
 from ffaa_core.table import PlannedImage
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 
 def read_manifest(store: Store, manifest: ObjectInfo, column: str) -> Iterator[PlannedImage]:
-    """The images whose addresses stand in `column`, in batches. A manifest tells neither versions nor sizes.
+    """The images whose addresses stand in `column`. A manifest tells neither versions nor sizes.
 
     Raises:
         ConfigurationError: it cannot be read, lacks the column or any rows, or an address is empty or of a
@@ -21,36 +19,34 @@ def read_manifest(store: Store, manifest: ObjectInfo, column: str) -> Iterator[P
     """
     row = 0
     with store.open(manifest.key) as file:
-        for batch in _batches(file, manifest.uri, column):
-            for address in batch.column(0).to_pylist():
-                row += 1
-                try:
-                    uri = _resolve(address, manifest)
-                except ConfigurationError as error:
-                    raise ConfigurationError(f"{manifest.uri}, row {row}: {error}") from None
-                yield PlannedImage(image_uri=uri, planned_version=None, size_bytes=None)
+        for address in _addresses(file, manifest.uri, column):
+            row += 1
+            try:
+                uri = _resolve(address, manifest)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{manifest.uri}, row {row}: {error}") from None
+            yield PlannedImage(image_uri=uri, planned_version=None, size_bytes=None)
     if not row:
         raise ConfigurationError(f"nothing to score: the manifest {manifest.uri} has no rows")
 
 
-def _batches(file: BinaryIO, uri: str, column: str) -> Iterator["pa.RecordBatch"]:
-    """A manifest's column of addresses, in batches; other columns are not looked at."""
+def _addresses(file: BinaryIO, uri: str, column: str) -> Iterator[str | None]:
+    """A manifest's column of addresses; other columns are not looked at."""
     import pyarrow as pa
-    import pyarrow.csv
     import pyarrow.parquet
+
+    from ffaa_core.parquet import read_batches
 
     try:
         if uri.lower().endswith(".parquet"):
-            parquet = pyarrow.parquet.ParquetFile(file)
-            _require_column(column, parquet.schema_arrow.names, uri)
-            yield from parquet.iter_batches(columns=[column])
+            _require_column(column, pyarrow.parquet.read_schema(file).names, uri)
+            for batch in read_batches(file, columns=[column]):
+                yield from batch[column].to_pylist()
         else:
-            header = next(csv.reader([file.readline().decode("utf-8-sig")]), [])
-            _require_column(column, header, uri)
-            file.seek(0)
-            convert = pyarrow.csv.ConvertOptions(include_columns=[column], column_types={column: pa.string()})
-            yield from pyarrow.csv.open_csv(file, convert_options=convert)
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+            rows = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
+            _require_column(column, list(rows.fieldnames or []), uri)
+            yield from (row[column] for row in rows)
+    except (pa.ArrowException, csv.Error, UnicodeDecodeError) as error:
         raise ConfigurationError(f"cannot read the manifest {uri}: {error}") from error
 
 
