@@ -1,0 +1,1 @@
+"""The published weights, made into a bundle."""
