@@ -156,8 +156,9 @@ def write_weights(
     layout: Mapping[str, torch.Tensor],
     read: Callable[[Collection[str]], Iterable[tuple[str, torch.Tensor]]],
     shard_bytes: int = SHARD_BYTES,
+    stem: str = "model",
 ) -> None:
-    """Write `model.safetensors`, or shards of it with their index, holding one shard in memory at a time.
+    """Write `<stem>.safetensors`, or shards of it with their index, holding one shard in memory at a time.
 
     The files hang on `layout` and the values alone, not on the files the values come from.
 
@@ -169,7 +170,7 @@ def write_weights(
         BundleError: `read` gives something else than `layout` says.
     """
     split = split_torch_state_dict_into_shards(
-        dict(layout), filename_pattern="model{suffix}.safetensors", max_shard_size=shard_bytes
+        dict(layout), filename_pattern=f"{stem}{{suffix}}.safetensors", max_shard_size=shard_bytes
     )
     folder.mkdir(parents=True, exist_ok=True)
     for file, names in split.filename_to_tensors.items():
@@ -179,7 +180,7 @@ def write_weights(
         save_file(tensors, folder / file, metadata={"format": "pt"})
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        (folder / "model.safetensors.index.json").write_text(
+        (folder / f"{stem}.safetensors.index.json").write_text(
             json.dumps(index, indent=2) + "\n", encoding="utf-8"
         )
 
