@@ -2,11 +2,12 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from ffaa_core.convert.fold import fold
 from ffaa_core.engine.checkpoint import published_name, tensors
 from ffaa_core.errors import AdapterError
 
@@ -25,8 +26,10 @@ _UNSUPPORTED = (
     "modules_to_save",
     "fan_in_fan_out",
     "use_qalora",
+    "use_bdlora",
+    "layer_replication",
+    "alora_invocation_tokens",
 )
-_NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +60,21 @@ class Adapter:
             weights = load_file(path / "adapter_model.safetensors")
         except (OSError, ValueError) as error:
             raise AdapterError(f"cannot read the adapter in {path}: {error}") from error
+        return cls.of(path, config, weights)
+
+    @classmethod
+    def of(cls, path: Path, config: Mapping[str, Any], weights: Mapping[str, "torch.Tensor"]) -> Self:
+        """The adapter with these settings and tensors, which `path` calls by name in errors.
+
+        Raises:
+            AdapterError: as `read`.
+        """
         _check_config(path, config)
         rank = int(config["r"])
         divisor = math.sqrt(rank) if config.get("use_rslora") else rank
         return cls(path=path, rank=rank, scale=config["lora_alpha"] / divisor, factors=_pair(path, weights))
 
-    def check_fits(self, shapes: dict[str, Shape]) -> None:
+    def check_fits(self, shapes: Mapping[str, Shape]) -> None:
         """Prove that every tensor of the adapter changes a tensor of a checkpoint.
 
         Args:
@@ -74,30 +86,36 @@ class Adapter:
         unknown = [module for module in self.factors if f"{module}.weight" not in shapes]
         if unknown:
             raise AdapterError(
-                f"the adapter in {self.path} changes modules that the model does not have: {_some(unknown)}"
+                f"the adapter in {self.path} changes modules that the model does not have: {_all(unknown)}"
             )
-        for module, (a, b) in self.factors.items():
-            outputs, inputs = shapes[f"{module}.weight"]
-            if a.shape != (self.rank, inputs) or b.shape != (outputs, self.rank):
-                raise AdapterError(
-                    f"the adapter in {self.path} does not fit {module}: A {tuple(a.shape)} and "
-                    f"B {tuple(b.shape)} of rank {self.rank} for a weight of {(outputs, inputs)}"
-                )
-            if not (a.any() and b.any()):
-                raise AdapterError(f"the adapter in {self.path} is zero for {module}: it was never trained")
+        if problems := [problem for module in self.factors if (problem := self._misfit(module, shapes))]:
+            raise AdapterError(f"the adapter in {self.path} does not fit the model: {_all(problems)}")
+
+    def _misfit(self, module: str, shapes: Mapping[str, Shape]) -> str | None:
+        a, b = self.factors[module]
+        weight = shapes[f"{module}.weight"]
+        if a.shape != (self.rank, *weight[1:]) or b.shape != (*weight[:1], self.rank):
+            return (
+                f"{module} has A {tuple(a.shape)} and B {tuple(b.shape)} of rank {self.rank} "
+                f"for a weight of {tuple(weight)}"
+            )
+        return None if a.any() and b.any() else f"{module} is zero, it was never trained"
 
     def merged(self, mllm: Path) -> Iterator[tuple[str, "torch.Tensor"]]:
         """Every tensor of the checkpoint `mllm` with the adapter added, one at a time, in its dtype there."""
         for name, tensor in tensors(mllm):
-            factors = self.factors.get(name.removesuffix(".weight"))
-            if factors is None:
-                yield name, tensor
-            else:
-                a, b = (factor.float() for factor in factors)
-                yield name, (tensor.float() + self.scale * (b @ a)).to(tensor.dtype)
+            yield name, self.merge(name, tensor)
+
+    def merge(self, name: str, tensor: "torch.Tensor") -> "torch.Tensor":
+        """The tensor of that published name with the adapter added, in its dtype; others as they are."""
+        factors = self.factors.get(name.removesuffix(".weight"))
+        if factors is None:
+            return tensor
+        a, b = (factor.float() for factor in factors)
+        return (tensor.float() + self.scale * (b @ a)).to(tensor.dtype)
 
 
-def _check_config(path: Path, config: dict[str, Any]) -> None:
+def _check_config(path: Path, config: Mapping[str, Any]) -> None:
     if config.get("peft_type") != "LORA":
         raise AdapterError(
             f"the adapter in {path} is of type {config.get('peft_type')}: only LORA is supported"
@@ -109,21 +127,26 @@ def _check_config(path: Path, config: dict[str, Any]) -> None:
         raise AdapterError(
             f"the adapter in {path} uses {', '.join(used)}: merge it into the model's weights first"
         )
+    if unsaid := [name for name in ("r", "lora_alpha") if not isinstance(config.get(name), int | float)]:
+        raise AdapterError(f"the settings of the adapter in {path} do not say {' and '.join(unsaid)}")
 
 
-def _pair(path: Path, weights: dict[str, "torch.Tensor"]) -> dict[str, tuple["torch.Tensor", "torch.Tensor"]]:
+def _pair(
+    path: Path, weights: Mapping[str, "torch.Tensor"]
+) -> dict[str, tuple["torch.Tensor", "torch.Tensor"]]:
     """Both matrices of each module, by its published name."""
     strange = [key for key in weights if not _is_language_model_lora(key)]
     if strange or not weights:
         raise AdapterError(
-            f"the adapter in {path} has keys that would be ignored: {_some(strange)}. Expected are names "
-            f"like {_PEFT_PREFIX}model.language_model.layers.0.self_attn.q_proj{_A}; those of the original "
-            "LLaVA lack `language_model`, and projector weights belong into the model"
+            f"the adapter in {path} has keys that would be ignored: {_all(strange)}. Expected are names "
+            f"like {_PEFT_PREFIX}model.language_model.layers.0.self_attn.q_proj{_A}. `ffaa bundle convert` "
+            "renames those of the original LLaVA, which lack `language_model`, and puts projector weights "
+            "into the model, where they belong"
         )
     modules = {key.removesuffix(_A).removesuffix(_B) for key in weights}
     alone = [module for module in modules if module + _A not in weights or module + _B not in weights]
     if alone:
-        raise AdapterError(f"the adapter in {path} lacks lora_A or lora_B of {_some(alone)}")
+        raise AdapterError(f"the adapter in {path} lacks lora_A or lora_B of {_all(alone)}")
     return {
         published_name(module.removeprefix(_PEFT_PREFIX)): (weights[module + _A], weights[module + _B])
         for module in sorted(modules)
@@ -135,6 +158,5 @@ def _is_language_model_lora(key: str) -> bool:
     return key.startswith(_PEFT_PREFIX) and module.startswith(_LANGUAGE_MODEL) and key.endswith((_A, _B))
 
 
-def _some(names: list[str]) -> str:
-    shown = ", ".join(sorted(names)[:_NAMES_SHOWN])
-    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
+def _all(lines: list[str]) -> str:
+    return ", ".join(fold(sorted(lines)))
