@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffaa_core.bundle.demo_text import sentences
+from ffaa_core.convert.tokenizer import PATCH_SIZE, write_processor
 from ffaa_core.engine.checkpoint import published_name
 from ffaa_core.questions import END_OF_ANSWER, IMAGE_TOKEN
 from ffaa_core.settings import CROP_SIZE
 
 if TYPE_CHECKING:
-    from transformers import LlamaTokenizer, LlavaConfig
+    from transformers import LlavaConfig, PreTrainedTokenizerFast
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -45,7 +46,7 @@ def write_demo_mllm(mllm_dir: Path, adapter_dir: Path, seed: int = 0) -> None:
     config = _config(tokenizer)
     mllm_dir.mkdir(parents=True, exist_ok=True)
     adapter_dir.mkdir(parents=True, exist_ok=True)
-    _write_processor(mllm_dir, tokenizer)
+    write_processor(tokenizer, mllm_dir)
     _write_config(mllm_dir, config, tokenizer)
     shapes = _shapes(config)
     weights = {published_name(name): _random(name, shape, seed) for name, shape in shapes.items()}
@@ -54,10 +55,47 @@ def write_demo_mllm(mllm_dir: Path, adapter_dir: Path, seed: int = 0) -> None:
     _write_adapter(adapter_dir, shapes, seed)
 
 
-def _tokenizer() -> "LlamaTokenizer":
-    """A byte-fallback BPE of `VOCABULARY` tokens, trained on the sentences of `demo_text`."""
+def _tokenizer() -> "PreTrainedTokenizerFast":
+    """A byte-fallback BPE of `VOCABULARY` tokens, trained on the sentences of `demo_text`.
+
+    It splits as the published one does, whose sentencepiece puts a space before every text between two
+    special tokens. Transformers' `LlamaTokenizer` would do so at the start only.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    tokens, merges = _learned()
+    unknown, begin, end = _CONTROL_TOKENS
+    backend = Tokenizer(
+        models.BPE(
+            {token: i for i, token in enumerate(tokens)},
+            merges,
+            unk_token=unknown,
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, tokens.index(begin))]
+    )
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=backend,
+        unk_token=unknown,
+        bos_token=begin,
+        eos_token=end,
+        pad_token=unknown,
+        model_max_length=CONTEXT,
+        extra_special_tokens={"image_token": IMAGE_TOKEN},
+    )
+
+
+def _learned() -> tuple[list[str], list[tuple[str, str]]]:
+    """All tokens but the image's, in the order of their ids, and the merges."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import LlamaTokenizer
 
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.Sequence(
@@ -74,21 +112,11 @@ def _tokenizer() -> "LlamaTokenizer":
         show_progress=False,
     )
     trained.train_from_iterator(sentences(), trainer)
-    learned = json.loads(trained.to_str())["model"]
-    return LlamaTokenizer(
-        vocab={token: i for i, token in enumerate([*first, *learned["vocab"]])},
-        merges=[tuple(pair) for pair in learned["merges"]],
-        unk_token="<unk>",
-        bos_token="<s>",
-        eos_token=END_OF_ANSWER,
-        pad_token="<unk>",
-        add_bos_token=True,
-        model_max_length=CONTEXT,
-        extra_special_tokens={"image_token": IMAGE_TOKEN},
-    )
+    model = json.loads(trained.to_str())["model"]
+    return [*first, *model["vocab"]], [tuple(pair) for pair in model["merges"]]
 
 
-def _config(tokenizer: "LlamaTokenizer") -> "LlavaConfig":
+def _config(tokenizer: "PreTrainedTokenizerFast") -> "LlavaConfig":
     from transformers import CLIPVisionConfig, LlavaConfig, MistralConfig
 
     text = MistralConfig(
@@ -108,7 +136,7 @@ def _config(tokenizer: "LlamaTokenizer") -> "LlavaConfig":
     )
     vision = CLIPVisionConfig(
         image_size=CROP_SIZE,
-        patch_size=14,
+        patch_size=PATCH_SIZE,
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=3,
@@ -119,7 +147,7 @@ def _config(tokenizer: "LlamaTokenizer") -> "LlavaConfig":
         text_config=text,
         vision_config=vision,
         image_token_index=tokenizer.get_vocab()[IMAGE_TOKEN],
-        image_seq_length=(CROP_SIZE // 14) ** 2,
+        image_seq_length=(CROP_SIZE // PATCH_SIZE) ** 2,
         projector_hidden_act="gelu",
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
@@ -129,21 +157,7 @@ def _config(tokenizer: "LlamaTokenizer") -> "LlavaConfig":
     )
 
 
-def _write_processor(folder: Path, tokenizer: "LlamaTokenizer") -> None:
-    from transformers import CLIPImageProcessor, LlavaProcessor
-
-    side = {"height": CROP_SIZE, "width": CROP_SIZE}
-    processor = LlavaProcessor(  # type: ignore[no-untyped-call]
-        image_processor=CLIPImageProcessor(size={"shortest_edge": CROP_SIZE}, crop_size=side),
-        tokenizer=tokenizer,
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-    )
-    processor.save_pretrained(folder)
-
-
-def _write_config(folder: Path, config: "LlavaConfig", tokenizer: "LlamaTokenizer") -> None:
+def _write_config(folder: Path, config: "LlavaConfig", tokenizer: "PreTrainedTokenizerFast") -> None:
     from transformers import GenerationConfig
 
     config.save_pretrained(folder)
@@ -182,7 +196,7 @@ def _gaussian(name: str, shape: tuple[int, ...], scale: float, seed: int) -> NDA
     return generator.standard_normal(shape, np.float32) * np.float32(scale)
 
 
-def _shape_output(lm_head: NDArray[np.float32], tokenizer: "LlamaTokenizer") -> None:
+def _shape_output(lm_head: NDArray[np.float32], tokenizer: "PreTrainedTokenizerFast") -> None:
     """Silence bytes and control tokens, and prefer ends, so that fields and answers end by themselves."""
     vocabulary = tokenizer.get_vocab()
     gains = np.ones((VOCABULARY, 1), np.float32)

@@ -47,7 +47,9 @@ def test_the_original_llavas_key_names_are_refused_by_name(
     demo_mllm: DemoModel, change: Callable[..., Path]
 ) -> None:
     adapter = change(lambda w: {k.replace("model.language_model.", "model."): t for k, t in w.items()})
-    with pytest.raises(AdapterError, match=r"ignored: base_model\.model\.model\.layers\.\{0\.\.1\}\.mlp") as refused:
+    with pytest.raises(
+        AdapterError, match=r"ignored: base_model\.model\.model\.layers\.\{0\.\.1\}\.mlp"
+    ) as refused:
         check(demo_mllm.mllm, adapter)
     assert refused.value.exit_code == 2
 
