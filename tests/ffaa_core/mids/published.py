@@ -1,114 +1,150 @@
-"""An independent reading of the published MIDS: one face at a time, no mask, Transformers' CLIP.
+"""MIDS read off its published description alone: one face at a time, from files in the published layouts.
 
-It shares no code with ffaa_core.mids and reads only its weights.
+Nothing of `ffaa_core` is used here. CLIP and T5 are Transformers' own, text becomes ids through the
+sentencepiece library, and attention is written out.
 """
 
-import torch
-from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedTokenizerBase, T5EncoderModel
+import json
+import math
+from pathlib import Path
 
-from ffaa_core.mids import MidsNetwork
+import sentencepiece
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+from transformers import CLIPImageProcessor, CLIPVisionModel, T5EncoderModel
 
 HEADS = 8
+LONGEST_TEXT = 512
 
 
-def logits(
-    network: MidsNetwork,
-    clip: CLIPVisionModel,
-    text_encoder: T5EncoderModel,
-    tokenizer: PreTrainedTokenizerBase,
-    pixel_values: Tensor,
-    answers: list[str],
-    *,
-    mask_padding: bool = False,
-) -> Tensor:
-    """(3, 4) for one face. `mask_padding` departs from the published: padding takes part in no attention."""
-    weights = network.state_dict()
-    padded = tokenizer(answers, padding="longest", truncation=True, max_length=512, return_tensors="pt")
-    texts = text_encoder(**padded).last_hidden_state
-    states = clip(pixel_values[None], output_hidden_states=True).hidden_states
-    rows = []
-    for answer, mask in zip(texts, padded["attention_mask"].bool(), strict=True):
-        text = answer[mask] if mask_padding else answer
+class PublishedMids:
+    """The logits of one face, as the published code computes them.
+
+    Of `mids.pth` (keys `module.…`), a CLIP folder of Transformers and a T5 folder with `spiece.model`.
+    """
+
+    def __init__(self, mids_pth: Path, clip: Path, t5: Path) -> None:
+        trained = torch.load(mids_pth, weights_only=True)
+        self.weights = {key.removeprefix("module."): tensor.float() for key, tensor in trained.items()}
+        self.image_encoder = CLIPVisionModel.from_pretrained(clip, dtype=torch.float32).eval()
+        self._take_trained_blocks()
+        self.text_encoder = T5EncoderModel.from_pretrained(t5, dtype=torch.float32).eval()
+        self.pieces = _pieces_without_dummy_prefix(t5 / "spiece.model")
+        self.pad_id = json.loads((t5 / "config.json").read_text())["pad_token_id"]
+
+    def _take_trained_blocks(self) -> None:
+        layers = getattr(self.image_encoder, "vision_model", self.image_encoder).encoder.layers
+        prefix = "image_encoder.vision_model.encoder.layers."
+        numbers = {
+            int(key.removeprefix(prefix).split(".")[0]) for key in self.weights if key.startswith(prefix)
+        }
+        for number in numbers:
+            layers[number].load_state_dict(self._under(f"{prefix}{number}"))
+
+    def double(self) -> None:
+        """Compute in float64 from now on."""
+        self.weights = {name: tensor.double() for name, tensor in self.weights.items()}
+        self.image_encoder.double()
+        self.text_encoder.double()
+
+    def _under(self, module: str) -> dict[str, Tensor]:
+        prefix = module + "."
+        return {key.removeprefix(prefix): t for key, t in self.weights.items() if key.startswith(prefix)}
+
+    def pixels(self, crop: Image.Image) -> Tensor:
+        """The (1, 3, 336, 336) tensor of a crop of 336 x 336 pixels."""
+        processor = CLIPImageProcessor(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
+        return processor(crop, return_tensors="pt")["pixel_values"]
+
+    def token_ids(self, text: str) -> list[int]:
+        """T5's slow tokenizer with legacy=False: the text begins a word, `</s>` ends it, 512 ids at most.
+
+        The unknown token in front keeps SentencePiece from stripping the space, and is taken off again.
+        """
+        unknown = self.pieces.encode("<unk>")
+        ids = self.pieces.encode("<unk>" + "▁" + text)[len(unknown) :]
+        return [*ids[: LONGEST_TEXT - 1], self.pieces.eos_id()]
+
+    @torch.inference_mode()
+    def logits(self, pixels: Tensor, answers: list[str], *, drop_padding: bool = False) -> Tensor:
+        """(answers, 4) of one face: pixels (1, 3, 336, 336).
+
+        `drop_padding` departs from the published: padded positions take part in no attention.
+        """
+        last, next_to_last = self.image_states(pixels)
+        texts = self._text_states(answers)
+        if drop_padding:
+            texts = [text[: len(self.token_ids(a))] for text, a in zip(texts, answers, strict=True)]
+        image1 = self._linear("projector_layer1", last)
+        image2 = self._linear("projector_layer2", next_to_last)
+        cls1 = self._linear("cls_token_layer1", image1[:1])
+        cls2 = self._linear("cls_token_layer2", image2[:1])
+        return torch.stack([self._answer_logits(text, (cls1, image1), (cls2, image2)) for text in texts])
+
+    @torch.inference_mode()
+    def image_states(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """CLIP's last and next-to-last, (577, width) each."""
+        states = self.image_encoder(pixel_values=pixels, output_hidden_states=True).hidden_states
+        return states[-1][0], states[-2][0]
+
+    def _text_states(self, answers: list[str]) -> list[Tensor]:
+        rows = [self.token_ids(answer) for answer in answers]
+        longest = max(map(len, rows))
+        ids = torch.tensor([row + [self.pad_id] * (longest - len(row)) for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+        return list(self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state)
+
+    def _answer_logits(self, text: Tensor, *layers: tuple[Tensor, Tensor]) -> Tensor:
         tokens = []
-        for layer, state in ((1, states[-1][0]), (2, states[-2][0])):
-            image = _linear(state, weights, f"projector_layer{layer}")
-            text_sees = _cross(text, image, weights, f"fusion_block.cr_tii{layer}")
-            image_sees = _cross(image, text, weights, f"fusion_block.cr_itt{layer}")
-            for_text = weights[f"fusion_block.lr_tii{layer}"]
-            for_image = weights[f"fusion_block.lr_itt{layer}"]
-            tokens.append(_linear(image[:1], weights, f"cls_token_layer{layer}"))
-            tokens.append(_cross(for_text, text_sees, weights, f"fusion_block.cr_tii{layer}_lr"))
-            tokens.append(_cross(for_image, image_sees, weights, f"fusion_block.cr_itt{layer}_lr"))
-        fused = torch.cat(tokens)
-        for i in range(3):
-            attended = _attend(fused, fused, weights, f"se_attn.{i}.cross_attn")
-            fused = _norm(fused + attended, weights, f"se_attn.{i}.norm")
-        rows.append(_linear(fused.reshape(-1), weights, "classifier"))
-    return torch.stack(rows)
+        for number, (cls, image) in enumerate(layers, start=1):
+            fused_text = self._cross(f"cr_tii{number}", text, image)
+            fused_image = self._cross(f"cr_itt{number}", image, text)
+            tokens += [
+                cls,
+                self._cross(f"cr_tii{number}_lr", self._learnt_query(f"lr_tii{number}"), fused_text),
+                self._cross(f"cr_itt{number}_lr", self._learnt_query(f"lr_itt{number}"), fused_image),
+            ]
+        six = torch.cat(tokens)
+        for number in range(3):
+            name = f"se_attn.{number}"
+            six = self._norm(f"{name}.norm", six + self._attention(f"{name}.cross_attn", six, six))
+        return self._linear("classifier", six.flatten())
 
+    def _learnt_query(self, name: str) -> Tensor:
+        return self.weights[f"fusion_block.{name}"].reshape(1, -1)
 
-def clip_twin(visual: nn.Module, *, heads: int) -> CLIPVisionModel:
-    """Transformers' CLIP with the weights of open_clip's vision transformer."""
-    source = visual.state_dict()
-    width, patch = source["conv1.weight"].shape[0], source["conv1.weight"].shape[-1]
-    blocks = {name.split(".")[2] for name in source if name.startswith("transformer.resblocks.")}
-    clip = CLIPVisionModel(
-        CLIPVisionConfig(
-            hidden_size=width,
-            intermediate_size=source["transformer.resblocks.0.mlp.c_fc.weight"].shape[0],
-            num_hidden_layers=len(blocks),
-            num_attention_heads=heads,
-            image_size=336,
-            patch_size=patch,
-            hidden_act="quick_gelu",
+    def _cross(self, name: str, query: Tensor, key_and_value: Tensor) -> Tensor:
+        block = f"fusion_block.{name}"
+        return self._norm(f"{block}.norm", self._attention(f"{block}.cross_attn", query, key_and_value))
+
+    def _attention(self, name: str, query: Tensor, key_and_value: Tensor) -> Tensor:
+        """Multi-head attention of (Q, width) over all of (K, width)."""
+        into, into_bias = self.weights[f"{name}.in_proj_weight"], self.weights[f"{name}.in_proj_bias"]
+        w, b = into.chunk(3), into_bias.chunk(3)
+        q, k, v = (query @ w[0].T + b[0], key_and_value @ w[1].T + b[1], key_and_value @ w[2].T + b[2])
+        size = q.shape[1] // HEADS
+        heads = []
+        for head in range(HEADS):
+            part = slice(head * size, (head + 1) * size)
+            scores = q[:, part] @ k[:, part].T / math.sqrt(size)
+            heads.append(scores.softmax(dim=1) @ v[:, part])
+        return self._linear(f"{name}.out_proj", torch.cat(heads, dim=1))
+
+    def _linear(self, name: str, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
+
+    def _norm(self, name: str, x: Tensor) -> Tensor:
+        return functional.layer_norm(
+            x, x.shape[-1:], self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
         )
-    )
-    mapped = {
-        "embeddings.class_embedding": source["class_embedding"],
-        "embeddings.patch_embedding.weight": source["conv1.weight"],
-        "embeddings.position_embedding.weight": source["positional_embedding"],
-    }
-    for kind in ("weight", "bias"):
-        mapped[f"pre_layrnorm.{kind}"] = source[f"ln_pre.{kind}"]
-        mapped[f"post_layernorm.{kind}"] = source[f"ln_post.{kind}"]
-        for i in range(len(blocks)):
-            ours, theirs = f"transformer.resblocks.{i}", f"encoder.layers.{i}"
-            parts = source[f"{ours}.attn.in_proj_{kind}"].chunk(3)
-            for name, part in zip(("q_proj", "k_proj", "v_proj"), parts, strict=True):
-                mapped[f"{theirs}.self_attn.{name}.{kind}"] = part
-            mapped[f"{theirs}.self_attn.out_proj.{kind}"] = source[f"{ours}.attn.out_proj.{kind}"]
-            mapped[f"{theirs}.layer_norm1.{kind}"] = source[f"{ours}.ln_1.{kind}"]
-            mapped[f"{theirs}.layer_norm2.{kind}"] = source[f"{ours}.ln_2.{kind}"]
-            mapped[f"{theirs}.mlp.fc1.{kind}"] = source[f"{ours}.mlp.c_fc.{kind}"]
-            mapped[f"{theirs}.mlp.fc2.{kind}"] = source[f"{ours}.mlp.c_proj.{kind}"]
-    # The published checkpoint's names have `vision_model.` before them, as older Transformers had.
-    prefix = "vision_model." if any(n.startswith("vision_model.") for n in clip.state_dict()) else ""
-    clip.load_state_dict({f"{prefix}{name}": weight for name, weight in mapped.items()})
-    return clip.eval()
 
 
-def _cross(query: Tensor, keys: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
-    return _norm(_attend(query, keys, weights, f"{name}.cross_attn"), weights, f"{name}.norm")
+def _pieces_without_dummy_prefix(model: Path) -> sentencepiece.SentencePieceProcessor:
+    """The model with legacy=False: no space is put before a text unless it is there."""
+    from sentencepiece import sentencepiece_model_pb2
 
-
-def _attend(query: Tensor, keys: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
-    """Multi-head attention of (Q, dim) over (K, dim), written out."""
-    w_q, w_k, w_v = weights[f"{name}.in_proj_weight"].chunk(3)
-    b_q, b_k, b_v = weights[f"{name}.in_proj_bias"].chunk(3)
-    q, k, v = query @ w_q.T + b_q, keys @ w_k.T + b_k, keys @ w_v.T + b_v
-    size = q.shape[-1] // HEADS
-    seen = []
-    for head in range(HEADS):
-        part = slice(head * size, (head + 1) * size)
-        likeness = torch.softmax(q[:, part] @ k[:, part].T / size**0.5, dim=-1)
-        seen.append(likeness @ v[:, part])
-    return _linear(torch.cat(seen, dim=-1), weights, f"{name}.out_proj")
-
-
-def _linear(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
-    return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
-
-
-def _norm(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
-    return nn.functional.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"])
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model.read_bytes())
+    proto.normalizer_spec.add_dummy_prefix = False
+    return sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
