@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 from ffaa_core.convert.fold import fold
+from ffaa_core.convert.json_file import read_json
+from ffaa_core.convert.llava_names import ORIGINAL, PROJECTOR
 from ffaa_core.convert.weights import Shape, Weights, check
 from ffaa_core.engine.adapter import Adapter
 from ffaa_core.errors import AdapterError
@@ -22,39 +24,39 @@ _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _TRAINED_WITH_IT = "non_lora_trainables.bin"
 
 _ORIGINAL = "base_model.model.model.layers."
+_OLDER = "base_model.model.language_model.model.layers."
 _OURS = "base_model.model.model.language_model.layers."
 _PUBLISHED = "language_model.model.layers."
+_NARROWS = ("layers_to_transform", "exclude_modules")
 _NAMED_ADAPTER = re.compile(r"(?<=\.lora_[AB])\.default(?=\.weight$)")
-
-_PROJECTOR = "multi_modal_projector."
-_ORIGINAL_PROJECTOR = re.compile(r"(?:base_model\.model\.)?(?:model\.)?mm_projector\.([02])\.(weight|bias)")
-_LINEAR = {"0": "linear_1", "2": "linear_2"}
 
 
 class AdapterSource:
-    """An adapter that fits a base model: for `adapter/`, or to be merged into the base.
+    """An adapter that fits a base model: for the bundle's `adapter/`, or to be merged into the base.
 
-    Args:
-        folder: with `adapter_config.json`, `adapter_model.safetensors` or `.bin`, and for an adapter with the
-            original LLaVA's names `non_lora_trainables.bin`.
-        base: the shapes of the base model's tensors by their published names.
-
-    Attributes:
-        adapter: its matrices; `adapter.merge(name, tensor)` adds them to a tensor of the base.
-        projector: the tensors of the projector that take the place of the base's, by their published names.
-
-    Raises:
-        AdapterError: it is of a kind that is not supported, or its tensors do not fit the base.
-        BundleError: a file is damaged or missing, or the projector is not the base's.
+    `adapter` has its matrices; `adapter.merge` is what adds them to a tensor of the base. `projector` has the
+    tensors that take the place of the base's, by their names in the bundle: none if the adapter has none.
     """
 
     def __init__(self, folder: Path, base: Mapping[str, Shape]) -> None:
-        self._config = _read_config(folder / _CONFIG)
+        """Read the adapter, and check it.
+
+        Args:
+            folder: with `adapter_config.json`, `adapter_model.safetensors` or `.bin`, and for an adapter with
+                the original LLaVA's names `non_lora_trainables.bin`.
+            base: names in the bundle and shapes of the base's tensors.
+
+        Raises:
+            AdapterError: it is of a kind that is not supported, or does not fit: with every tensor that is
+                missing, unknown, or of the wrong shape.
+            BundleError: the same of the projector; or a file is missing or damaged.
+        """
+        self._config = read_json(folder / _CONFIG)
         weights = Weights.open(_weight_file(folder))
-        is_original = any(name.startswith(_ORIGINAL) for name in weights.shapes)
         self.adapter = Adapter.of(folder, self._config, dict(weights.renamed(_our_key).items()))
         self.adapter.check_fits(base)
-        _check_complete(self.adapter, self._config.get("target_modules"), base)
+        _check_complete(self.adapter, self._config, base)
+        is_original = any(name.startswith(_ORIGINAL) for name in weights.shapes)
         self.projector = _read_projector(folder / _TRAINED_WITH_IT, base, is_required=is_original)
 
     def write(self, directory: Path) -> None:
@@ -64,7 +66,8 @@ class AdapterSource:
         weights = {}
         for module, (a, b) in self.adapter.factors.items():
             key = _OURS + module.removeprefix(_PUBLISHED)
-            weights[f"{key}.lora_A.weight"], weights[f"{key}.lora_B.weight"] = a.contiguous(), b.contiguous()
+            for letter, matrix in (("A", a), ("B", b)):
+                weights[f"{key}.lora_{letter}.weight"] = matrix.clone(memory_format=torch.contiguous_format)
         directory.mkdir(parents=True, exist_ok=True)
         save_file(weights, directory / _WEIGHTS[0], metadata={"format": "pt"})
         config = {
@@ -82,16 +85,6 @@ class AdapterSource:
         (directory / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AdapterError(f"cannot read the adapter's settings: {path}: {error}") from error
-    if not isinstance(config, dict):
-        raise AdapterError(f"{path} is not an object of settings")
-    return config
-
-
 def _weight_file(folder: Path) -> Path:
     for name in _WEIGHTS:
         if (folder / name).is_file():
@@ -100,28 +93,30 @@ def _weight_file(folder: Path) -> Path:
 
 
 def _our_key(key: str) -> str:
-    """The key of an adapter's tensor under which vLLM and PEFT find its module.
-
-    Other names, among them those of this project and of older Transformers, are left for `Adapter` to judge.
-    """
+    """The key under which vLLM and PEFT find the module of an adapter's tensor; unknown ones as they are."""
     key = _NAMED_ADAPTER.sub("", key)
-    return _OURS + key.removeprefix(_ORIGINAL) if key.startswith(_ORIGINAL) else key
+    for prefix in (_ORIGINAL, _OLDER):
+        if key.startswith(prefix):
+            return _OURS + key.removeprefix(prefix)
+    return key
 
 
-def _check_complete(adapter: Adapter, targets: object, base: Mapping[str, Shape]) -> None:
+def _check_complete(adapter: Adapter, config: Mapping[str, Any], base: Mapping[str, Shape]) -> None:
     """An adapter that lists what it changes, by the ends of modules' names, has matrices for all of it."""
-    if not isinstance(targets, list):
+    targets = config.get("target_modules")
+    if not isinstance(targets, list) or any(config.get(name) for name in _NARROWS):
         return
     modules = [name.removesuffix(".weight") for name in base if name.startswith(_PUBLISHED)]
     stated = [name for name in modules if any(name.endswith(f".{target}") for target in targets)]
     if missing := [name for name in stated if name not in adapter.factors]:
         raise AdapterError(
             f"the adapter in {adapter.path} lacks matrices of modules that its {_CONFIG} says it changes: "
-            f"{', '.join(fold(missing))}"
+            f"{', '.join(fold(missing))}. Copy it again"
         )
 
 
 def _read_projector(path: Path, base: Mapping[str, Shape], is_required: bool) -> dict[str, torch.Tensor]:
+    """The whole projector in `path`, which must hold nothing else."""
     if not path.exists():
         if is_required:
             raise AdapterError(
@@ -129,16 +124,16 @@ def _read_projector(path: Path, base: Mapping[str, Shape], is_required: bool) ->
                 "the answers are not the published ones. Copy it there"
             )
         return {}
-    weights = Weights.open(path).renamed(_published_projector_name)
-    expected = {name: shape for name, shape in base.items() if name.startswith(_PROJECTOR)}
-    check(weights.shapes, expected, f"the projector in {path}")
-    return dict(weights.items())
+    projector = Weights.open(path).renamed(_bundle_name)
+    found = {ORIGINAL.own_name(name): shape for name, shape in projector.shapes.items()}
+    expected = {ORIGINAL.own_name(name): shape for name, shape in base.items() if name.startswith(PROJECTOR)}
+    check(found, expected, f"{path}, which is to hold the projector alone,")
+    return dict(projector.items())
 
 
-def _published_projector_name(name: str) -> str:
-    """The published name of a projector's tensor; of any other, its own, for the check to refuse."""
-    match = _ORIGINAL_PROJECTOR.fullmatch(name)
-    return f"{_PROJECTOR}{_LINEAR[match[1]]}.{match[2]}" if match else name
+def _bundle_name(name: str) -> str | None:
+    """The name in the bundle of what the original LLaVA calls so, with or without the names around it."""
+    return ORIGINAL.bundle_name("model." + name.removeprefix("base_model.model.").removeprefix("model."))
 
 
 def _targets(adapter: Adapter) -> str:

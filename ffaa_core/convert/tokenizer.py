@@ -6,10 +6,10 @@ the image, too: `USER: <image>\\nWhy?` is `▁USER : ▁ <image> ▁ <0x0A> Why 
 these ids for the prompt as a whole.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ffaa_core.convert.json_file import read_json
 from ffaa_core.errors import BundleError
 from ffaa_core.questions import END_OF_ANSWER, IMAGE_TOKEN
 from ffaa_core.settings import CROP_SIZE
@@ -43,7 +43,7 @@ class TokenizerSource:
     """
 
     def __init__(self, folder: Path) -> None:
-        config = _json(folder / "tokenizer_config.json") | _json(folder / "special_tokens_map.json")
+        config = _optional(folder / "tokenizer_config.json") | _optional(folder / "special_tokens_map.json")
         backend = _read(folder, legacy=config.get("legacy", True) is not False)
         _add_stated(backend, _stated_tokens(folder, config), folder)
         if backend.token_to_id(END_OF_ANSWER) is None:
@@ -163,7 +163,8 @@ def _stated_tokens(folder: Path, config: dict[str, Any]) -> dict[int, "AddedToke
     from tokenizers import AddedToken
 
     added = {
-        index: AddedToken(token, special=True) for token, index in _json(folder / "added_tokens.json").items()
+        index: AddedToken(token, special=True)
+        for token, index in _optional(folder / "added_tokens.json").items()
     }
     for index, token in config.get("added_tokens_decoder", {}).items():
         flags = {name: token[name] for name in ("lstrip", "rstrip", "normalized", "special") if name in token}
@@ -230,14 +231,5 @@ def _content(token: Any) -> str | None:
     return content if isinstance(content, str) else None
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """An optional file's content."""
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BundleError(f"cannot read {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise BundleError(f"{path} is not an object of settings")
-    return content
+def _optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
