@@ -5,6 +5,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub.errors import StrictDataclassError
+
 from ffaa_core.convert.json_file import read_json
 from ffaa_core.convert.weights import Shape
 from ffaa_core.errors import BundleError
@@ -87,7 +89,7 @@ def read_config(
             if "text_config" in raw
             else _of_original(path, raw, tower, tower_config)
         )
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
+    except (StrictDataclassError, TypeError, ValueError, AttributeError, KeyError) as error:
         raise BundleError(f"{path} is not the configuration of a LLaVA: {error}") from error
     _check_is_ours(path, config)
     return config

@@ -137,7 +137,7 @@ def _open_pickled(file: Path) -> Mapping[str, torch.Tensor]:
         else:
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
-        if code := re.search(r"(?i)(?:unsupported (?:global|class|operand)|trying to call).*", str(error)):
+        if code := re.search(r"(?i)(?:unsupported (?:global|class)|trying to call).*", str(error)):
             raise BundleError(
                 f"{file} is a pickle that could run code, and is not read ({code[0].strip()}). Use a "
                 "safetensors file, or one that holds tensors alone"
