@@ -1,12 +1,18 @@
 """How vLLM is told to run the multimodal LLM."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import ValidationError
 
 from ffaa_core.engine.adapter import Adapter
 from ffaa_core.engine.checkpoint import checkpoint_dtype
 from ffaa_core.engine.lifeline import Lifeline
+from ffaa_core.errors import ConfigurationError
 from ffaa_core.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
 
 CONTEXT = 2048
 """Longest prompt and answer together, in tokens: what the published model was trained with."""
@@ -57,6 +63,27 @@ def vllm_arguments(mllm: Path, live: Adapter | None, settings: EngineSettings) -
     if live:
         arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _supported_rank(live.rank)}
     return arguments
+
+
+def resolve(arguments: dict[str, Any]) -> "VllmConfig":
+    """What vLLM makes of its arguments with this model on this machine, before it loads anything.
+
+    Raises:
+        ConfigurationError: vLLM cannot run this model in this way, such as on so many GPUs.
+    """
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    try:
+        return AsyncEngineArgs(**arguments).create_engine_config()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ConfigurationError(f"vLLM cannot run {arguments['model']} so: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, without the settings that pydantic shows with it."""
+    if isinstance(error, ValidationError):
+        return "; ".join(problem["msg"] for problem in error.errors())
+    return str(error)
 
 
 def _supported_rank(rank: int) -> int:

@@ -16,7 +16,7 @@ from ffaa_core.engine.base import Crop, EngineFigures, Generation
 from ffaa_core.engine.checkpoint import tensor_shapes
 from ffaa_core.engine.child_output import ChildOutput
 from ffaa_core.engine.environment import is_verbose, prepare_environment
-from ffaa_core.engine.vllm_arguments import CONTEXT, applies_live, vllm_arguments
+from ffaa_core.engine.vllm_arguments import CONTEXT, applies_live, resolve, vllm_arguments
 from ffaa_core.errors import AdapterError, EngineDeadError, EngineError
 from ffaa_core.settings import EngineSettings
 
@@ -60,6 +60,7 @@ class VllmEngine:
         Raises:
             BundleError: `mllm` is not such a checkpoint.
             AdapterError: the adapter does not fit, or changes nothing.
+            ConfigurationError: vLLM cannot run the model with these settings on this machine.
             EngineError: vLLM does not start.
         """
         lora = Adapter.read(adapter) if adapter else None
@@ -238,11 +239,11 @@ class VllmEngine:
 
 
 def _start_vllm(arguments: dict[str, Any], output: ChildOutput) -> "AsyncLLM":
-    from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    config = resolve(arguments)
     try:
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        return AsyncLLM.from_vllm_config(config, disable_log_stats=arguments["disable_log_stats"])
     except (RuntimeError, ValueError, OSError) as error:
         raise EngineError(
             f"the answer engine did not start on {arguments['model']}: {error} {output.last_line()}".rstrip()
