@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffaa_core.bundle.demo_text import sentences
+from ffaa_core.convert.llama_tokenizer import llama_tokenizer
 from ffaa_core.convert.tokenizer import PATCH_SIZE, write_processor
 from ffaa_core.engine.checkpoint import published_name
 from ffaa_core.questions import END_OF_ANSWER, IMAGE_TOKEN
@@ -61,26 +62,14 @@ def _tokenizer() -> "PreTrainedTokenizerFast":
     It splits as the published one does, whose sentencepiece puts a space before every text between two
     special tokens. Transformers' `LlamaTokenizer` would do so at the start only.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, processors
+    from tokenizers import processors
     from transformers import PreTrainedTokenizerFast
 
     tokens, merges = _learned()
     unknown, begin, end = _CONTROL_TOKENS
-    backend = Tokenizer(
-        models.BPE(
-            {token: i for i, token in enumerate(tokens)},
-            merges,
-            unk_token=unknown,
-            fuse_unk=True,
-            byte_fallback=True,
-        )
-    )
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend = llama_tokenizer({token: i for i, token in enumerate(tokens)}, merges, unknown)
     backend.post_processor = processors.TemplateProcessing(
         single=f"{begin} $A", special_tokens=[(begin, tokens.index(begin))]
-    )
-    backend.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend,

@@ -18,7 +18,8 @@ from ffaa_core.errors import BundleError
 from ffaa_core.questions import IMAGE_TOKEN, Question, conversation, wording
 from tests.fixtures.llama_tokenizer import VOCABULARY, write_sentencepiece_model
 
-BOS, EOS = 1, 2
+BOS = 1
+WRITTEN = ("tokenizer.json", "tokenizer_config.json", "processor_config.json")
 PROMPTS = [conversation(wording(question)) for question in Question]
 
 pieces = st.sampled_from(
@@ -188,16 +189,29 @@ def test_tokenizer_json_gives_the_same_ids(
         assert tokenizer(prompt)["input_ids"] == original_ids(prompt, sentencepiece)
 
 
-def test_a_tokenizer_json_that_knows_the_image_is_taken_as_it_is(
-    transformers_folder: Callable[[bool], Path], llama_tokenizer_model: Path
+def test_a_tokenizer_json_that_knows_the_image_keeps_its_id_and_gets_the_space_after_it(
+    transformers_folder: Callable[[bool], Path],
+    llama_tokenizer_model: Path,
+    sentencepiece: SentencePieceProcessor,
 ) -> None:
     folder = transformers_folder(True)
     theirs = AutoTokenizer.from_pretrained(folder)
     shutil.copy(llama_tokenizer_model, folder)
     ours = convert(folder)
-    assert ours.get_vocab()[IMAGE_TOKEN] == VOCABULARY + 1
     for prompt in PROMPTS:
-        assert ours(prompt)["input_ids"] == theirs(prompt)["input_ids"]
+        assert ours(prompt)["input_ids"] == original_ids(prompt, sentencepiece, image=VOCABULARY + 1)
+        assert ours(prompt)["input_ids"] != theirs(prompt)["input_ids"]
+        text = prompt.replace(IMAGE_TOKEN, "<pad>")
+        assert ours(text)["input_ids"] == theirs(text)["input_ids"]
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_converted_tokenizer_is_converted_to_itself(legacy: bool, source: Callable[..., Path]) -> None:
+    folder = source(tokenizer_config={"legacy": legacy})
+    TokenizerSource(folder).write(folder / "once")
+    TokenizerSource(folder / "once").write(folder / "twice")
+    for file in WRITTEN:
+        assert (folder / "twice" / file).read_bytes() == (folder / "once" / file).read_bytes()
 
 
 def test_the_processor_puts_576_tokens_in_the_place_of_a_crop(source: Callable[..., Path]) -> None:
@@ -216,7 +230,7 @@ def test_the_same_tokenizer_is_written_as_the_same_bytes(source: Callable[..., P
     first, second = source(), source()
     for folder in (first, second):
         TokenizerSource(folder).write(folder / "written")
-    for file in ("tokenizer.json", "tokenizer_config.json", "processor_config.json"):
+    for file in WRITTEN:
         assert (first / "written" / file).read_bytes() == (second / "written" / file).read_bytes()
 
 
