@@ -276,6 +276,11 @@ def write_mids(file: Path, sizes: Sizes, seed: int = 2, *, blocks: int = 2, laye
     return tensors
 
 
+def changed(tensors: Tensors, changes: dict[str, Tensor | None]) -> Tensors:
+    """`tensors` with some replaced or added, and without those whose change is None."""
+    return {name: tensor for name, tensor in (tensors | changes).items() if tensor is not None}
+
+
 def _pairs(modules: dict[str, tuple[Tensor, Tensor]]) -> Tensors:
     """Of each module its weight and bias, by name."""
     return {
