@@ -53,12 +53,13 @@ class Adapter:
             AdapterError: a file is missing, the adapter is of a kind that is not supported, or a key is not
                 that of a LoRA matrix of the language model.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
             config = json.loads((path / "adapter_config.json").read_text())
             weights = load_file(path / "adapter_model.safetensors")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise AdapterError(f"cannot read the adapter in {path}: {error}") from error
         return cls.of(path, config, weights)
 
@@ -81,19 +82,17 @@ class Adapter:
             shapes: the checkpoint's published tensor names and their shapes.
 
         Raises:
-            AdapterError: a module is not in the checkpoint, has another shape, or is not changed at all.
+            AdapterError: naming every module that is not in the checkpoint, has another shape, or is not
+                changed at all.
         """
-        unknown = [module for module in self.factors if f"{module}.weight" not in shapes]
-        if unknown:
-            raise AdapterError(
-                f"the adapter in {self.path} changes modules that the model does not have: {_all(unknown)}"
-            )
         if problems := [problem for module in self.factors if (problem := self._misfit(module, shapes))]:
             raise AdapterError(f"the adapter in {self.path} does not fit the model: {_all(problems)}")
 
     def _misfit(self, module: str, shapes: Mapping[str, Shape]) -> str | None:
         a, b = self.factors[module]
-        weight = shapes[f"{module}.weight"]
+        weight = shapes.get(f"{module}.weight")
+        if weight is None:
+            return f"the model has no {module}"
         if a.shape != (self.rank, *weight[1:]) or b.shape != (*weight[:1], self.rank):
             return (
                 f"{module} has A {tuple(a.shape)} and B {tuple(b.shape)} of rank {self.rank} "

@@ -247,6 +247,17 @@ def test_every_wrong_shape_is_named_with_what_was_expected(
     )
 
 
+def test_modules_and_shapes_that_are_wrong_are_named_together(
+    trained: Trained, shapes: Shapes, tmp_path: Path
+) -> None:
+    trained.lora["model.layers.0.self_attn.q_proj.lora_A.weight"] = torch.ones(RANK, 99)
+    trained.lora["model.layers.9.self_attn.q_proj.lora_A.weight"] = torch.ones(RANK, 128)
+    trained.lora["model.layers.9.self_attn.q_proj.lora_B.weight"] = torch.ones(128, RANK)
+    message = refused(trained, shapes, tmp_path / "source")
+    assert "layers.0.self_attn.q_proj has A (8, 99)" in message
+    assert "the model has no language_model.model.layers.9.self_attn.q_proj" in message
+
+
 def test_every_half_pair_is_named(trained: Trained, shapes: Shapes, tmp_path: Path) -> None:
     del trained.lora["model.layers.0.self_attn.q_proj.lora_B.weight"]
     del trained.lora["model.layers.1.mlp.down_proj.lora_A.weight"]

@@ -214,15 +214,18 @@ def test_a_converted_tokenizer_is_converted_to_itself(legacy: bool, source: Call
         assert (folder / "twice" / file).read_bytes() == (folder / "once" / file).read_bytes()
 
 
-def test_the_processor_puts_576_tokens_in_the_place_of_a_crop(source: Callable[..., Path]) -> None:
-    folder = source()
+@pytest.mark.parametrize("legacy", [False, True])
+def test_the_processor_puts_576_tokens_in_the_place_of_a_crop(
+    legacy: bool, source: Callable[..., Path], sentencepiece: SentencePieceProcessor
+) -> None:
+    folder = source(tokenizer_config={"legacy": legacy})
     TokenizerSource(folder).write(folder / "written")
     processor = LlavaProcessor.from_pretrained(folder / "written")
     crop = np.zeros((336, 336, 3), np.uint8)
     inputs = processor(text=PROMPTS[0], images=crop, return_tensors="np")
-    ids = inputs["input_ids"][0].tolist()
-    assert ids.count(VOCABULARY) == 576
-    assert ids.count(BOS) == 1
+    expected = original_ids(PROMPTS[0].replace(IMAGE_TOKEN, 576 * IMAGE_TOKEN), sentencepiece)
+    assert expected.count(VOCABULARY) == 576
+    assert inputs["input_ids"][0].tolist() == expected
     assert inputs["pixel_values"].shape == (1, 3, 336, 336)
 
 

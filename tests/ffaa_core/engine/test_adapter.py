@@ -64,7 +64,7 @@ def test_projector_weights_in_an_adapter_are_refused(
 
 def test_a_module_the_model_lacks_is_refused(demo_mllm: DemoModel, change: Callable[..., Path]) -> None:
     adapter = change(lambda w: {k.replace("layers.1.", "layers.7."): t for k, t in w.items()})
-    with pytest.raises(AdapterError, match=r"does not have: language_model\.model\.layers\.7\."):
+    with pytest.raises(AdapterError, match=r"the model has no language_model\.model\.layers\.7\."):
         check(demo_mllm.mllm, adapter)
 
 
@@ -96,6 +96,19 @@ def test_what_merging_would_get_wrong_is_refused(
 ) -> None:
     with pytest.raises(AdapterError):
         Adapter.read(change(**config))
+
+
+def test_a_truncated_file_is_refused(change: Callable[..., Path]) -> None:
+    folder = change()
+    file = folder / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(AdapterError, match="cannot read the adapter"):
+        Adapter.read(folder)
+
+
+def test_settings_without_a_rank_are_refused(change: Callable[..., Path]) -> None:
+    with pytest.raises(AdapterError, match="do not say r and lora_alpha"):
+        Adapter.read(change(r=None, lora_alpha=None))
 
 
 def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
