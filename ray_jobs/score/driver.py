@@ -30,6 +30,7 @@ def drive(
     *,
     verbose: bool,
     answer_stage: type[AnswerStage] = AnswerStage,
+    judge_stage: type[JudgeStage] = JudgeStage,
 ) -> None:
     """Score and commit the open `shards` of `run`, showing how it goes.
 
@@ -55,7 +56,7 @@ def drive(
 
         with Display(state, update, Console(file=stderr)):
             try:
-                for statuses in _run_stages(job, shards, progress, shares, answer_stage):
+                for statuses in _run_stages(job, shards, progress, shares, answer_stage, judge_stage):
                     state.statuses.update(statuses)
             except ray.exceptions.RayError as error:
                 raise told_failure(progress) or JobError(
@@ -68,7 +69,12 @@ def drive(
 
 
 def _run_stages(
-    job: Job, shards: list[int], progress: Any, shares: Shares, answer_stage: type[AnswerStage]
+    job: Job,
+    shards: list[int],
+    progress: Any,
+    shares: Shares,
+    answer_stage: type[AnswerStage],
+    judge_stage: type[JudgeStage],
 ) -> Iterator[dict[str, int]]:
     """The rows by status of each shard, as soon as it is committed."""
     import ray
@@ -107,7 +113,7 @@ def _run_stages(
                 max_task_retries=RETRIES,
             )
             .map_batches(
-                JudgeStage,
+                judge_stage,
                 batch_size=None,
                 batch_format="pyarrow",
                 fn_constructor_kwargs={"job": job, "progress": progress},

@@ -17,20 +17,27 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from ray.actor import ActorHandle
 
+    from ffaa_core.mids import Judge
+
 
 class JudgeStage:
     """Holds MIDS. Its writer's uuid says in a commit which process made it."""
 
     def __init__(self, job: Job, progress: "ActorHandle[Progress]") -> None:
         from ffaa_core.environment import environment
-        from ffaa_core.mids import Judge
 
         self._progress = progress
         with failures_told(progress):
-            self._judge = Judge.load(job.open_bundle("mids", "vision", "text"))
+            self._judge = self.load_judge(job)
             self._run = job.open_run()
         self._writer = uuid.uuid4().hex
         self._environment = environment()
+
+    def load_judge(self, job: Job) -> "Judge":
+        """Load the bundle's MIDS; other judges override this."""
+        from ffaa_core.mids import Judge
+
+        return Judge.load(job.open_bundle("mids", "vision", "text"))
 
     def __call__(self, block: "pa.Table") -> "pa.Table":
         """Judge and commit a shard; returns one row: the shard and, as JSON, its rows by status.

@@ -1,11 +1,18 @@
-"""An answer stage whose engine answers at once, for tests of everything around the engine."""
+"""Stages whose models answer at once, for tests of everything around the models."""
 
+import hashlib
+from collections.abc import Sequence
 from typing import ClassVar
+
+import numpy as np
 
 from ffaa_core.answers import Determination, Fields, ForgeryType
 from ffaa_core.engine.base import AnswerEngine, Crop, EngineFigures, Generation
+from ffaa_core.mids import Judge
+from ffaa_core.mids.judge import Logits
 from ray_jobs.score.answer import AnswerStage
 from ray_jobs.score.job import Job
+from ray_jobs.score.judge import JudgeStage
 
 
 class ScriptedEngine:
@@ -45,3 +52,25 @@ class ScriptedAnswerStage(AnswerStage):
 
     async def start_engine(self, job: Job) -> AnswerEngine:
         return ScriptedEngine()
+
+
+class ScriptedJudge(Judge):
+    """Is sure of every answer that names the crop it came with, and fails on any other."""
+
+    def __init__(self) -> None:
+        pass
+
+    def logits(self, crops: Sequence[Crop], masked_answers: Sequence[Sequence[str]]) -> list[Logits | None]:
+        return [
+            np.array([[9.0, 0, 0, 9.0]] * len(answers))
+            if all(hashlib.sha256(crop.tobytes()).hexdigest()[:8] in answer for answer in answers)
+            else None
+            for crop, answers in zip(crops, masked_answers, strict=True)
+        ]
+
+
+class ScriptedJudgeStage(JudgeStage):
+    """Everything of the real stage but its MIDS."""
+
+    def load_judge(self, job: Job) -> Judge:
+        return ScriptedJudge()

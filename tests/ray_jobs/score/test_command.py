@@ -1,7 +1,9 @@
 """`ffaa score` on real photographs, as a user runs it, and the table it leaves."""
 
+import asyncio
 import csv
 import math
+import os
 import shutil
 import time
 from collections import Counter
@@ -11,8 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from ffaa_core.bundle import Bundle
+from ffaa_core.bundle.bundle import write_bundle_json
+from ffaa_core.engine.vllm_engine import VllmEngine
+from ffaa_core.mids import Judge
+from ffaa_core.rows import to_row
+from ffaa_core.scorer import Scorer
+from ffaa_core.settings import AnswerSettings, ScoringSettings
 from ffaa_core.table import VerdictTable
 from ffaa_core.table.schema import ROW_SCHEMA
 from tests.fixtures.command import FAST, Ffaa
@@ -38,8 +48,6 @@ class Scored:
 
 @pytest.fixture(scope="module")
 def command(demo_bundle: Bundle) -> Ffaa:
-    import os
-
     return Ffaa(dict(os.environ) | {"FFAA_BUNDLE": str(demo_bundle.path)})
 
 
@@ -159,22 +167,44 @@ def test_the_same_command_again_has_nothing_to_do(uploads: Scored, command: Ffaa
     assert len(VerdictTable.open(str(uploads.output)).runs()) == 1
 
 
-def test_another_crop_setting_scores_everything_anew(
-    uploads: Scored, command: Ffaa, tmp_path: Path, shared_faces: Path
+def test_another_adapter_and_another_crop_setting_each_score_everything_anew(
+    uploads: Scored, command: Ffaa, demo_bundle: Bundle, tmp_path: Path
 ) -> None:
-    names = ["001_img10.jpg", "002_img11.jpg"]
+    images = [uploads.images / name for name in ("001_img10.jpg", "002_img11.jpg")]
     manifest = tmp_path / "list.csv"
-    manifest.write_text("image_uri\n" + "".join(f"{shared_faces / 'uploads' / name}\n" for name in names))
-    output = shutil.copytree(uploads.output, tmp_path / "table")
-    done = command("score", manifest, output, "--margin", "20", *FAST)
-    assert done.returncode == 0, done.stderr
-    everything = [row for batch in VerdictTable.open(str(output)).rows() for row in batch.to_pylist()]
-    rows = [row for row in everything if Path(row["image_uri"]).name in names]
-    assert Counter(Path(row["image_uri"]).name for row in rows) == dict.fromkeys(names, 2)
-    assert len({row["fingerprint"] for row in rows}) == 2
-    assert len({face["crop_sha256"] for row in rows for face in row["faces"]}) == sum(
-        len(row["faces"]) for row in rows
+    manifest.write_text("image_uri\n" + "".join(f"{image}\n" for image in images))
+    other = with_adapter(
+        demo_bundle, tmp_path / "bundle", lambda key, weight: (key, -weight if "lora_B" in key else weight)
     )
+    output = shutil.copytree(uploads.output, tmp_path / "table")
+    for options in (["--bundle", other], ["--margin", "20"]):
+        done = command("score", manifest, output, *options, *FAST)
+        assert done.returncode == 0, done.stderr
+    everything = [row for batch in VerdictTable.open(str(output)).rows() for row in batch.to_pylist()]
+    by_run = {
+        run: {row["image_uri"]: row["faces"] for row in everything if row["run"] == run} for run in (1, 2, 3)
+    }
+    assert len({row["fingerprint"] for row in everything}) == 3
+    assert by_run[2].keys() == by_run[3].keys() == set(map(str, images))
+    for image in map(str, images):
+        first, other_adapter, other_crop = (
+            {face["crop_sha256"]: face["answers"][0]["text"] for face in by_run[run][image]}
+            for run in (1, 2, 3)
+        )
+        assert first.keys() == other_adapter.keys()
+        assert all(first[crop] != other_adapter[crop] for crop in first)
+        assert first.keys().isdisjoint(other_crop)
+
+
+def with_adapter(
+    bundle: Bundle, folder: Path, change: Callable[[str, torch.Tensor], tuple[str, torch.Tensor]]
+) -> Path:
+    """A copy of the bundle with each tensor of its adapter changed."""
+    shutil.copytree(bundle.path, folder)
+    weights = folder / "adapter" / "adapter_model.safetensors"
+    save_file(dict(change(key, weight) for key, weight in load_file(weights).items()), weights)
+    write_bundle_json(folder, provenance={"test": "a changed adapter"})
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -206,16 +236,9 @@ def test_wrong_usage_is_told_before_any_work_starts(
 def test_an_adapter_that_would_do_nothing_is_refused(
     command: Ffaa, make_images: Callable[[Path, int], Path], demo_bundle: Bundle, tmp_path: Path
 ) -> None:
-    from safetensors.torch import load_file, save_file
-
-    from ffaa_core.bundle.bundle import write_bundle_json
-
-    broken = tmp_path / "bundle"
-    shutil.copytree(demo_bundle.path, broken)
-    weights = broken / "adapter" / "adapter_model.safetensors"
-    renamed = {key.replace(".language_model.", "."): tensor for key, tensor in load_file(weights).items()}
-    save_file(renamed, weights)
-    write_bundle_json(broken, provenance={"test": "the original LLaVA's key names"})
+    broken = with_adapter(
+        demo_bundle, tmp_path / "bundle", lambda key, weight: (key.replace(".language_model.", "."), weight)
+    )
     images = make_images(tmp_path / "in", 1)
     done = command("score", images, tmp_path / "out", "--bundle", broken)
     assert done.returncode == 2
@@ -228,3 +251,39 @@ def test_a_wrong_input_makes_no_table(command: Ffaa, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "missing does not exist" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+async def test_the_library_gives_an_image_the_verdict_of_the_job(
+    uploads: Scored, engine: VllmEngine, demo_bundle: Bundle
+) -> None:
+    names = (
+        "001_img10.jpg",
+        "031_selfie-many-people.jpg",
+        "048_two_people.jpg",
+        "096_BlueSquare.jpg",
+        "076_corrupted.png",
+    )
+    scorer = Scorer(
+        engine,
+        Judge.load(demo_bundle),
+        ScoringSettings(answers=AnswerSettings(max_tokens=int(FAST[1]))),
+    )
+    verdicts = await asyncio.gather(*(scorer.score((uploads.images / name).read_bytes()) for name in names))
+    by_library = [to_row(verdict) for verdict in verdicts]
+    assert [row["status"] for row in by_library] == [*["scored"] * 3, "no_face", "decode_failed"]
+    assert sum(len(row["faces"] or ()) for row in by_library) >= 6
+    by_job = {Path(row["image_uri"]).name: row for row in uploads.rows}
+    for name, row in zip(names, by_library, strict=True):
+        assert_same(by_job[name], row)
+
+
+def assert_same(job: dict[str, Any], library: dict[str, Any]) -> None:
+    """Equal but for what two engines' arithmetic, batched differently, may do to a score."""
+    for column in ("image_sha256", "status", "status_detail", "verdict", "n_faces_detected", "n_faces"):
+        assert job[column] == library[column], column
+    for face, same in zip(job["faces"] or (), library["faces"] or (), strict=True):
+        for field in ("box", "crop_sha256", "status", "verdict", "forgery_type", "chosen"):
+            assert face[field] == same[field], field
+        assert face["match_score"] == pytest.approx(same["match_score"], abs=1e-2)
+        results = [[answer["result"] for answer in of["answers"]] for of in (face, same)]
+        assert results[0] == results[1]

@@ -14,7 +14,7 @@ from ray_jobs.score.config import ScoreConfig
 from ray_jobs.score.driver import drive
 from ray_jobs.score.inputs import list_images
 from ray_jobs.score.job import Job
-from tests.ray_jobs.score.scripted import ScriptedAnswerStage
+from tests.ray_jobs.score.scripted import ScriptedAnswerStage, ScriptedJudgeStage
 
 CONFIG = ScoreConfig(faces=FaceSettings(mode="whole_image"))
 
@@ -51,7 +51,14 @@ def test_a_shard_whose_crops_exceed_500_mb_arrives_whole(
     images = make_images(tmp_path / "images", count)
     job, run = planned(images, tmp_path / "out", demo_bundle, shard_size=count)
     assert run.n_shards == 1
-    drive(job, run, run.open_shards(), verbose=False, answer_stage=ScriptedAnswerStage)
+    drive(
+        job,
+        run,
+        run.open_shards(),
+        verbose=False,
+        answer_stage=ScriptedAnswerStage,
+        judge_stage=ScriptedJudgeStage,
+    )
     (commit,) = run.commits()
     assert commit.counts.statuses == {"scored": count}
     rows = pa.Table.from_batches(VerdictTable.open(str(tmp_path / "out")).rows(columns=["image_uri"]))

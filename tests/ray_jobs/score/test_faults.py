@@ -15,7 +15,7 @@ import pytest
 from ffaa_core.table import Run, VerdictTable
 from tests.fixtures.command import FAST, Ffaa
 
-N_IMAGES, SHARD_SIZE = 52, 4
+N_IMAGES, SHARD_SIZE = 39, 3
 N_SHARDS = N_IMAGES // SHARD_SIZE
 OPTIONS = ("--faces", "whole_image", "--shard-size", str(SHARD_SIZE), *FAST)
 ORPHAN_LIMIT_S = 20
