@@ -57,7 +57,7 @@ def vllm_arguments(mllm: Path, live: Adapter | None, settings: EngineSettings) -
             "kv_cache_memory_bytes": settings.kv_cache_gib * 2**30,
         }
         if settings.dtype == "auto" and arguments["dtype"] == "float16":
-            arguments["dtype"] = "bfloat16"
+            arguments["dtype"] = "float32"  # few CPUs compute in float16; bfloat16 would round the weights
     else:
         arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
     if live:

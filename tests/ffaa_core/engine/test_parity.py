@@ -4,21 +4,24 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-import torch
 
-from ffaa_core.engine.base import Crop
 from ffaa_core.engine.vllm_engine import VllmEngine
-from ffaa_core.questions import Question, conversation, wording
 from ffaa_core.settings import AnswerSettings, EngineSettings
 from tests.ffaa_core.engine.llava_1_5 import as_llava_1_5
-from tests.ffaa_core.engine.reference import Divergence, Reference, Tokens
-from tests.fixtures.engine import DemoModel, ask_at_length, digest, drawn_crop
+from tests.ffaa_core.engine.parity import (
+    AT_LEAST,
+    CROPS,
+    PROMPTS,
+    divergences,
+    long_answers,
+    long_answers_of,
+    one_thread,
+)
+from tests.ffaa_core.engine.reference import Reference
+from tests.fixtures.engine import DemoModel, digest
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-PROMPTS = [conversation(wording(question)) for question in Question]
-CROPS = [drawn_crop(seed) for seed in range(1000, 1024)]
-AT_LEAST, AT_MOST = 64, 96
 IDENTICAL = 0.95
 TIE = 1e-3
 """Two logits this close are decided by the order in which float32 numbers are added up."""
@@ -26,36 +29,8 @@ TIE = 1e-3
 
 @pytest.fixture(scope="module")
 def reference(demo_mllm: DemoModel) -> Iterator[Reference]:
-    """With one thread: many are slower on so small a model when other processes want the cores too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield Reference(demo_mllm)
-    torch.set_num_threads(threads)
-
-
-async def long_answers(engine: VllmEngine, crops: list[Crop]) -> list[Tokens]:
-    """The answers to the three questions about each crop, of `AT_LEAST` tokens."""
-    asked = [ask_at_length(engine, prompt, crop, AT_LEAST, AT_MOST) for crop in crops for prompt in PROMPTS]
-    return [tuple(output.outputs[0].token_ids) for output in await asyncio.gather(*asked)]
-
-
-def long_answers_of(reference: Reference, crops: list[Crop]) -> list[Tokens]:
-    by_prompt = [reference.answers(p, crops, at_least=AT_LEAST, at_most=AT_MOST) for p in PROMPTS]
-    return [answer for of_crop in zip(*by_prompt, strict=True) for answer in of_crop]
-
-
-def divergences(
-    reference: Reference, crops: list[Crop], ours: list[Tokens], theirs: list[Tokens]
-) -> list[Divergence]:
-    """Those of all answers, which are printed."""
-    asked = [(crop, prompt) for crop in crops for prompt in PROMPTS]
-    found = []
-    for i, (crop, prompt) in enumerate(asked):
-        if divergence := reference.divergence(prompt, crop, ours[i], theirs[i]):
-            print(f"crop {i // 3}, {tuple(Question)[i % 3]}: {divergence}")
-            found.append(divergence)
-    print(f"{len(asked) - len(found)} of {len(asked)} answers are identical")
-    return found
+    with one_thread():
+        yield Reference(demo_mllm)
 
 
 async def test_free_answers_are_those_of_transformers_with_peft_token_for_token(

@@ -80,12 +80,12 @@ def on_gpus(monkeypatch: pytest.MonkeyPatch, resolved: Resolve) -> None:
     [
         ("float32", "auto", torch.float32),
         ("bfloat16", "auto", torch.bfloat16),
-        ("float16", "auto", torch.bfloat16),
+        ("float16", "auto", torch.float32),
         ("float16", "float16", torch.float16),
-        ("float16", "float32", torch.float32),
+        ("float16", "bfloat16", torch.bfloat16),
     ],
 )
-def test_on_a_cpu_the_dtype_is_the_stored_or_the_asked_one_but_half_becomes_bfloat16(
+def test_on_a_cpu_the_dtype_is_the_stored_or_the_asked_one_but_half_becomes_single(
     stored: str, asked: DType, used: torch.dtype, stored_as: Callable[[str], DemoModel], resolved: Resolve
 ) -> None:
     assert resolved(stored_as(stored), dtype=asked).model_config.dtype is used
