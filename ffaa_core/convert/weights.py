@@ -19,7 +19,7 @@ from ffaa_core.errors import BundleError
 
 Shape = tuple[int, ...]
 
-SHARD_BYTES = 1_000_000_000
+SHARD_BYTES = 500_000_000
 """Of a written shard: so small that one in memory never counts beside the shards that are published."""
 
 

@@ -124,8 +124,9 @@ def write_checkpoint(
     config: Mapping[str, Any],
     save: Callable[[Path, Tensors], None],
     shard_bytes: int | str = 200_000,
+    fill: Callable[[str, torch.Tensor], torch.Tensor] = lambda name, tensor: tensor,
 ) -> Path:
-    """Shards with their index, and config.json."""
+    """Shards with their index, and config.json. `fill` may make each tensor of one given, shard by shard."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(dict(config)))
     pattern = "model{suffix}.safetensors" if save is as_safetensors else "pytorch_model{suffix}.bin"
@@ -133,7 +134,7 @@ def write_checkpoint(
         dict(tensors), filename_pattern=pattern, max_shard_size=shard_bytes
     )
     for file, names in split.filename_to_tensors.items():
-        save(folder / file, {name: tensors[name] for name in names})
+        save(folder / file, {name: fill(name, tensors[name]) for name in names})
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (folder / f"{pattern.format(suffix='')}.index.json").write_text(json.dumps(index))
