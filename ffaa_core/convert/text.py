@@ -79,7 +79,10 @@ def _config(source: Path) -> T5Config:
             f"{file} is of model_type {stated.get('model_type')}, and not t5. Give T5 as published, such as "
             "t5-base"
         )
-    config = T5Config.from_dict(stated)
+    try:
+        config = T5Config.from_dict(stated)
+    except Exception as error:  # Transformers checks each setting in its own way
+        raise BundleError(f"{file} does not describe T5 ({error}). Download or copy it again") from error
     config.architectures = ["T5EncoderModel"]
     config.is_encoder_decoder = False
     return config

@@ -23,7 +23,7 @@ _TRANSFORMERS_TOWER = re.compile(
     r"(vision_model\.)?(embeddings|pre_layrnorm|encoder\.layers|post_layernorm)\."
 )
 _PASSED_OVER = re.compile(
-    r"(text_model|transformer|token_embedding|ln_final|text)\..+|vision_model\.embeddings\.position_ids"
+    r"(text_model|transformer|token_embedding|ln_final|text)\..+|(vision_model\.)?embeddings\.position_ids"
     r"|text_projection(\.weight)?|positional_embedding|logit_scale|logit_bias|attn_mask"
     r"|input_resolution|context_length|vocab_size"
 )

@@ -58,7 +58,10 @@ def transformers_config(folder: Path) -> tuple[dict[str, Any], bool]:
     kind = stated.get("model_type")
     if kind not in ("clip", "clip_vision_model"):
         raise BundleError(f"{file} is of model_type {kind}, and not clip or clip_vision_model. {WANTED}")
-    clip = CLIPVisionConfig.from_dict(stated["vision_config"] if kind == "clip" else stated)
+    try:
+        clip = CLIPVisionConfig.from_dict(stated["vision_config"] if kind == "clip" else stated)
+    except Exception as error:  # Transformers checks each setting in its own way
+        raise BundleError(f"{file} does not describe CLIP ({error}). {WANTED}") from error
     if clip.hidden_act not in ("quick_gelu", "gelu") or clip.layer_norm_eps != 1e-5:
         raise BundleError(
             f"{file} has hidden_act {clip.hidden_act} and layer_norm_eps {clip.layer_norm_eps}; CLIP has "

@@ -28,6 +28,8 @@ MAX_TEXT_TOKENS = 512
 def load(bundle: Bundle, device: torch.device | str = "cpu") -> tuple[MidsNetwork, PreTrainedTokenizerBase]:
     """The bundle's MIDS, ready to judge (eval, float32, on `device`), and the tokenizer of its answers.
 
+    Answers become ids by `tokenize` as published, a crop pixel values by `ffaa_core.mids.judge.normalise`.
+
     Raises:
         BundleError: a part cannot be read, or its weights do not fit its config.
     """

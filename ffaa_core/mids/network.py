@@ -138,8 +138,8 @@ class MidsNetwork(nn.Module):
         """Logits of every answer, independent of what else is in the batch and how far it is padded.
 
         Args:
-            pixel_values: (B, 3, S, S) float, normalised as CLIP wants it; each image is encoded once.
-            input_ids: (B, A, L), the A masked answers of each image, padded on the right.
+            pixel_values: (B, 3, 336, 336) float, normalised as CLIP wants it; each image is encoded once.
+            input_ids: (B, A, L), T5's ids of the A masked answers of each image, padded on the right.
             attention_mask: (B, A, L), 1 at tokens and 0 at padding.
 
         Returns:

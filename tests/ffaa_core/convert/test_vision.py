@@ -212,6 +212,7 @@ def test_a_truncated_archive_is_refused_by_name(tmp_path: Path) -> None:
     [
         ("image_size", 224, "224 pixels, and MIDS shows it 336"),
         ("hidden_act", "relu", "hidden_act relu"),
+        ("hidden_size", "wide", r"config\.json does not describe CLIP"),
         ("layer_norm_eps", 1e-6, "layer_norm_eps 1e-06"),
     ],
 )

@@ -119,6 +119,7 @@ def test_tokens_equal_those_of_the_published_tokenizer(pair: Pair) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_at_full_size_logits_equal_those_of_the_independent_reading(
     demo_bundle: Bundle, tmp_path: Path
 ) -> None:
