@@ -103,7 +103,10 @@ class MllmSource:
         return any(name.startswith(TOWER) for name in self._weights.shapes)
 
     def _check(self, what: str) -> None:
-        expected = _expected_shapes(self._config)
+        try:
+            expected = _expected_shapes(self._config)
+        except Exception as error:  # whatever a model raises at settings that contradict each other
+            raise BundleError(f"{what} has a config.json of which no model can be built: {error}") from error
         if self._tower:
             of_tower = {name: shape for name, shape in expected.items() if name.startswith(TOWER)}
             shapes = {name: tuple(tensor.shape) for name, tensor in self._tower.meta.items()}

@@ -15,6 +15,7 @@ from ffaa_core.convert.mllm import MllmSource
 from ffaa_core.convert.vision import VisionSource
 from ffaa_core.convert.weights import Weights
 from ffaa_core.errors import BundleError
+from tests.ffaa_core.convert.published_files import openai_tensors
 from tests.ffaa_core.convert.published_llava import (
     ORIGINAL_CONFIG,
     TEXT,
@@ -170,17 +171,31 @@ def test_what_transformers_saves_itself_is_read(tmp_path: Path, llava: LlavaForC
     assert_same(converted(tmp_path / "source", tmp_path / "mllm"), bundle_tensors(llava))
 
 
+def transformers_clip(llava: LlavaForConditionalGeneration, folder: Path) -> Path:
+    clip = CLIPModel(CLIPConfig(vision_config=VISION, text_config={"num_hidden_layers": 1}))
+    clip.vision_model.load_state_dict(llava.model.vision_tower.state_dict())
+    clip.save_pretrained(folder)
+    return folder
+
+
+def openai_clip(llava: LlavaForConditionalGeneration, folder: Path) -> Path:
+    clip = {f"vision_model.{name}": value for name, value in llava.model.vision_tower.state_dict().items()}
+    projection = {"visual_projection.weight": torch.ones(64, VISION["hidden_size"])}
+    torch.save(openai_tensors(clip | projection), folder / "ViT.pt")
+    return folder / "ViT.pt"
+
+
+@pytest.mark.parametrize("clip", [transformers_clip, openai_clip])
 def test_a_checkpoint_without_tower_takes_the_clip_given(
-    tmp_path: Path, llava: LlavaForConditionalGeneration
+    tmp_path: Path,
+    llava: LlavaForConditionalGeneration,
+    clip: Callable[[LlavaForConditionalGeneration, Path], Path],
 ) -> None:
     of_original = original_tensors(llava)
     without = {name: tensor for name, tensor in of_original.items() if "vision_tower" not in name}
     source = write_checkpoint(tmp_path / "source", without, ORIGINAL_CONFIG, as_pickle)
-    clip = CLIPModel(CLIPConfig(vision_config=VISION, text_config={"num_hidden_layers": 1}))
-    clip.vision_model.load_state_dict(llava.model.vision_tower.state_dict())
-    clip.save_pretrained(tmp_path / "clip")
 
-    found = converted(source, tmp_path / "mllm", vision=VisionSource(tmp_path / "clip"))
+    found = converted(source, tmp_path / "mllm", vision=VisionSource(clip(llava, tmp_path)))
 
     assert_same(found, bundle_tensors(llava))
     vision = json.loads((tmp_path / "mllm" / "config.json").read_text())["vision_config"]
@@ -363,6 +378,7 @@ def test_a_truncated_shard_is_refused_by_its_name(
         ({"mm_vision_select_feature": "cls_patch"}, "mm_vision_select_feature is 'cls_patch'"),
         ({"mm_use_im_start_end": True}, "mm_use_im_start_end is True"),
         ({"num_hidden_layers": "many"}, "is not the configuration of a LLaVA"),
+        ({"pad_token_id": 999}, "has a config.json of which no model can be built"),
     ],
 )
 def test_a_configuration_that_the_bundle_cannot_express_is_refused(
