@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from ffaa_core.engine.vllm_engine import VllmEngine
-from ffaa_core.settings import AnswerSettings, EngineSettings
+from ffaa_core.settings import AdapterMode, AnswerSettings, EngineSettings
 from tests.ffaa_core.engine.llava_1_5 import as_llava_1_5
 from tests.ffaa_core.engine.parity import (
     AT_LEAST,
@@ -80,3 +80,18 @@ async def test_a_live_adapter_on_a_llava_1_5_base_answers_like_the_same_model_to
     reference = Reference(vicuna)
     assert not divergences(reference, crops[:2], ours[:6], long_answers_of(reference, crops[:2]))
     assert ours == await long_answers(engine, crops)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapter", ["live", "merged"])
+async def test_a_model_split_among_two_workers_answers_as_transformers_does(
+    adapter: AdapterMode, demo_mllm: DemoModel, reference: Reference
+) -> None:
+    settings = EngineSettings(adapter=adapter, dtype="float32", tensor_parallel_size=2)
+    split = await VllmEngine.start(demo_mllm.mllm, demo_mllm.adapter, settings)
+    try:
+        ours = await long_answers(split, CROPS[:4])
+    finally:
+        await split.close()
+    diverged = divergences(reference, CROPS[:4], ours, long_answers_of(reference, CROPS[:4]))
+    assert len(diverged) <= (1 - IDENTICAL) * len(ours)
