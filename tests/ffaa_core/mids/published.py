@@ -11,6 +11,7 @@ from pathlib import Path
 import sentencepiece
 import torch
 from PIL import Image
+from sentencepiece import sentencepiece_model_pb2
 from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPImageProcessor, CLIPVisionModel, T5EncoderModel
@@ -143,8 +144,6 @@ class PublishedMids:
 
 def _pieces_without_dummy_prefix(model: Path) -> sentencepiece.SentencePieceProcessor:
     """The model with legacy=False: no space is put before a text unless it is there."""
-    from sentencepiece import sentencepiece_model_pb2
-
     proto = sentencepiece_model_pb2.ModelProto.FromString(model.read_bytes())
     proto.normalizer_spec.add_dummy_prefix = False
     return sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
