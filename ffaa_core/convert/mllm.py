@@ -35,6 +35,9 @@ class MllmSource:
     """A LLaVA checkpoint that is whole: every tensor is there, known, and of the shape its config.json says.
 
     Every tensor keeps the dtype it has in its source.
+
+    Attributes:
+        shapes: name in the bundle and shape of every tensor that `write` writes.
     """
 
     def __init__(self, source: Path, tokenizer: Vocabulary, vision: VisionSource | None = None) -> None:
@@ -65,11 +68,7 @@ class MllmSource:
         text.vocab_size = max(text.vocab_size, tokenizer.vocab_size)
         self._config.image_token_index = tokenizer.image_token_id
         self._config.dtype = self._weights.meta[EMBEDDING].dtype
-
-    @property
-    def shapes(self) -> dict[str, Shape]:
-        """Name in the bundle and shape of every tensor that `write` writes."""
-        return _expected_shapes(self._config)
+        self.shapes: Mapping[str, Shape] = _expected_shapes(self._config)
 
     def write(
         self,
