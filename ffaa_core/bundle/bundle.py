@@ -210,7 +210,7 @@ RENEW = "Copy or make it again; for a copy in the cache, delete its folder"
 def write_bundle_json(
     directory: Path, *, provenance: Mapping[str, Any], warning: str | None = None
 ) -> Bundle:
-    """Describe the parts lying in `directory` in its bundle.json, which makes it a bundle.
+    """Describe the parts lying in `directory` in its bundle.json, which makes it a bundle all may read.
 
     Raises:
         BundleError: a required part is not there.
@@ -219,6 +219,9 @@ def write_bundle_json(
     missing = [name for name in REQUIRED_PARTS if name not in parts]
     if missing:
         raise BundleError(f"{directory} is no bundle yet: nothing lies in {', '.join(missing)}")
+    for name, part in parts.items():
+        for file in part.files:
+            (directory / name / file).chmod(0o644)  # safetensors writes files for their owner alone
     manifest = Manifest(warning=warning, provenance=dict(provenance), parts=parts)
     (directory / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return Bundle.open(directory)

@@ -25,9 +25,6 @@ def write_demo_bundle(directory: Path, seed: int = 0) -> Bundle:
     write_demo_mllm(directory / "mllm", directory / "adapter", seed)
     write_demo_mids(directory / "mids", directory / "vision", directory / "text", seed)
     (directory / "README.md").write_text(README, encoding="utf-8")
-    for file in directory.rglob("*"):
-        if file.is_file():
-            file.chmod(0o644)  # safetensors writes files that only their owner may read
     return write_bundle_json(
         directory, provenance={"made_by": "ffaa bundle demo", "seed": seed}, warning=WARNING
     )
