@@ -49,7 +49,7 @@ def command_lines() -> Iterator[Any]:
     for document in DOCUMENTS:
         text = document.read_text()
         for block in FENCE.findall(text):
-            for line in FENCED_COMMAND.findall(block):
+            for line in FENCED_COMMAND.findall(block.replace("\\\n", "")):
                 yield pytest.param(line, id=f"{document.name}: {line}")
         for named in INLINE_COMMAND.findall(FENCE.sub("", text)):
             only_a_name = re.fullmatch(r"[a-z ]+", named)

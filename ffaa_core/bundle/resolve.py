@@ -38,6 +38,7 @@ def _make_demo(directory: Path) -> None:
 
 def _recipe() -> str:
     """Changes whenever the code that makes the demo bundle does, so that a new version makes its own."""
-    package = Path(__file__).parent
-    sources = [*sorted(package.glob("demo*.py")), *sorted((package.parent / "mids").glob("*.py"))]
+    package = Path(__file__).parents[1]
+    patterns = ("bundle/demo*.py", "convert/*tokenizer.py", "mids/*.py")
+    sources = [source for pattern in patterns for source in sorted(package.glob(pattern))]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from ffaa_core.convert.fold import fold
 from ffaa_core.convert.json_file import read_json
 from ffaa_core.convert.llava_names import ORIGINAL, PROJECTOR
 from ffaa_core.convert.weights import Shape, Weights, check
 from ffaa_core.engine.adapter import Adapter
 from ffaa_core.errors import AdapterError
+from ffaa_core.fold import fold
 
 _CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from ffaa_core.convert.fold import fold
 from ffaa_core.convert.llava_config import read_config
 from ffaa_core.convert.llava_names import EMBEDDING, LM_HEAD, TOWER, layout_of
 from ffaa_core.convert.tower import Tower
@@ -14,6 +13,7 @@ from ffaa_core.convert.vision import VisionSource
 from ffaa_core.convert.weights import SHARD_BYTES, Shape, Weights, check, write_weights
 from ffaa_core.engine.checkpoint import published_name
 from ffaa_core.errors import BundleError
+from ffaa_core.fold import fold
 
 if TYPE_CHECKING:
     from transformers import LlavaConfig

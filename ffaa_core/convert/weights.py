@@ -13,9 +13,9 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
-from ffaa_core.convert.fold import fold
 from ffaa_core.convert.weight_files import find_files, open_file
 from ffaa_core.errors import BundleError
+from ffaa_core.fold import fold
 
 Shape = tuple[int, ...]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from ffaa_core.convert.fold import fold
 from ffaa_core.engine.checkpoint import published_name, tensors
 from ffaa_core.errors import AdapterError
+from ffaa_core.fold import fold
 
 if TYPE_CHECKING:
     import torch

@@ -33,6 +33,9 @@ def load(bundle: Bundle, device: torch.device | str = "cpu") -> tuple[MidsNetwor
     Raises:
         BundleError: a part cannot be read, or its weights do not fit its config.
     """
+    torch.backends.mha.set_fastpath_enabled(
+        False
+    )  # it holds whole attention matrices in memory, and is slower
     visual = _checked(load_vision, bundle.vision)
     text_encoder = _checked(_load_text_encoder, bundle.text)
     tokenizer = _checked(_load_tokenizer, bundle.text)

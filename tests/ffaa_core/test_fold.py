@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ffaa_core.convert.fold import fold
+from ffaa_core.fold import fold
 
 
 def test_names_that_differ_in_one_number_become_one() -> None:
