@@ -1,10 +1,6 @@
 """Long answers of an engine and of its measure, and where the first leave the second."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import torch
 
 from ffaa_core.engine.base import Crop
 from ffaa_core.engine.vllm_engine import VllmEngine
@@ -41,12 +37,3 @@ def divergences(
             found.append(divergence)
     print(f"{len(asked) - len(found)} of {len(asked)} answers are identical")
     return found
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Many are slower on so small a model when other processes want the cores too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -39,13 +39,10 @@ class Reference:
         self.model = PeftModel.from_pretrained(base, str(model.adapter)).eval()
         self.end = self.processor.tokenizer.eos_token_id
 
-    def prompt_ids(self, prompt: str, crop: Crop) -> list[int]:
-        return self._inputs(prompt, [crop])["input_ids"][0].tolist()
-
     def answers(self, prompt: str, crops: Sequence[Crop], *, at_least: int = 0, at_most: int) -> list[Tokens]:
         """Tokens of each answer with the `</s>` that ends it, which is none of the first `at_least`."""
         inputs = self._inputs(prompt, crops)
-        with torch.inference_mode():
+        with _quick():
             output = self.model.generate(
                 **inputs, min_new_tokens=at_least, max_new_tokens=at_most, do_sample=False
             )
@@ -64,13 +61,14 @@ class Reference:
         said = torch.tensor([theirs[:place]], dtype=torch.long)
         inputs["input_ids"] = torch.cat([inputs["input_ids"], said], dim=1)
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-        with torch.inference_mode():
+        with _quick():
             logits = self.model(**inputs).logits[0, -1]
         name = self.processor.tokenizer.convert_ids_to_tokens
         return Divergence(place, name(a), name(b), float(logits[b] - logits[a]))
 
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
+        """In this context the answers are those of the model alone."""
         with self.model.disable_adapter():
             yield
 
@@ -80,3 +78,15 @@ class Reference:
 
     def _until_end(self, tokens: list[int]) -> Tokens:
         return tuple(tokens[: tokens.index(self.end) + 1] if self.end in tokens else tokens)
+
+
+@contextmanager
+def _quick() -> Iterator[None]:
+    """With one thread: more are far slower on so small a model where other processes want the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,7 +1,6 @@
 """Our engine answers what Transformers and PEFT answer on the same files."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,7 +14,6 @@ from tests.ffaa_core.engine.parity import (
     divergences,
     long_answers,
     long_answers_of,
-    one_thread,
 )
 from tests.ffaa_core.engine.reference import Reference
 from tests.fixtures.engine import DemoModel, digest
@@ -25,12 +23,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 IDENTICAL = 0.95
 TIE = 1e-3
 """Two logits this close are decided by the order in which float32 numbers are added up."""
-
-
-@pytest.fixture(scope="module")
-def reference(demo_mllm: DemoModel) -> Iterator[Reference]:
-    with one_thread():
-        yield Reference(demo_mllm)
 
 
 async def test_free_answers_are_those_of_transformers_with_peft_token_for_token(
@@ -50,9 +42,11 @@ async def test_answers_end_where_those_of_transformers_end(engine: VllmEngine, r
     crops = CROPS[:6]
     for prompt in PROMPTS:
         ours = await asyncio.gather(*(engine.generate(prompt, c, digest(c), limit) for c in crops))
-        assert [g.token_ids for g in ours] == reference.answers(prompt, crops, at_most=limit)
-        assert {g.finish_reason for g in ours} == {"stop"}
-        assert {g.token_ids[-1] for g in ours} == {reference.end}
+        theirs = reference.answers(prompt, crops, at_most=limit)
+        for crop, generation, expected in zip(crops, ours, theirs, strict=True):
+            diverged = reference.divergence(prompt, crop, generation.token_ids, expected)
+            assert diverged is None or diverged.gap < TIE, diverged
+            assert (generation.finish_reason, generation.token_ids[-1]) == ("stop", reference.end)
 
 
 async def test_without_the_adapter_the_answers_are_others_and_the_gaps_say_so(
@@ -77,9 +71,10 @@ async def test_a_live_adapter_on_a_llava_1_5_base_answers_like_the_same_model_to
         ours = await long_answers(live, crops)
     finally:
         await live.close()
-    reference = Reference(vicuna)
-    assert not divergences(reference, crops[:2], ours[:6], long_answers_of(reference, crops[:2]))
-    assert ours == await long_answers(engine, crops)
+    reference, some = Reference(vicuna), crops[:2]
+    diverged = divergences(reference, some, ours[: 3 * len(some)], long_answers_of(reference, some))
+    diverged += divergences(reference, crops, ours, await long_answers(engine, crops))
+    assert all(divergence.gap < TIE for divergence in diverged)
 
 
 @pytest.mark.slow
@@ -94,4 +89,4 @@ async def test_a_model_split_among_two_workers_answers_as_transformers_does(
     finally:
         await split.close()
     diverged = divergences(reference, CROPS[:4], ours, long_answers_of(reference, CROPS[:4]))
-    assert len(diverged) <= (1 - IDENTICAL) * len(ours)
+    assert all(divergence.gap < TIE for divergence in diverged)

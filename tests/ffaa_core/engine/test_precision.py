@@ -1,6 +1,6 @@
 """Half precision, and GPUs: where an answer leaves that of float32, the two tokens were nearly tied."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from statistics import median
 
 import pytest
@@ -8,7 +8,7 @@ import torch
 
 from ffaa_core.engine.vllm_engine import VllmEngine
 from ffaa_core.settings import AdapterMode, DType, EngineSettings
-from tests.ffaa_core.engine.parity import CROPS, divergences, long_answers, long_answers_of, one_thread
+from tests.ffaa_core.engine.parity import CROPS, divergences, long_answers, long_answers_of
 from tests.ffaa_core.engine.reference import Reference, Tokens
 from tests.fixtures.engine import DemoModel
 
@@ -21,12 +21,6 @@ Measure = Callable[[EngineSettings], Awaitable[list[float]]]
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 needs_two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are not two GPUs")
-
-
-@pytest.fixture(scope="module")
-def reference(demo_mllm: DemoModel) -> Iterator[Reference]:
-    with one_thread():
-        yield Reference(demo_mllm)
 
 
 @pytest.fixture(scope="module")
