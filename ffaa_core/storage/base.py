@@ -76,6 +76,10 @@ class Store(ABC):
     def write(self, key: str, data: bytes | Path) -> None:
         """Write an object under a key that nobody else writes, from memory or from a local file."""
 
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Delete the object; that there is none is no error."""
+
     def exists(self, key: str) -> bool:
         """Whether there is an object under `key`."""
         try:

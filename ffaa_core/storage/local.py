@@ -24,7 +24,7 @@ HINTS = {
     errno.EACCES: "the permissions of the file or of a folder above it do not allow it",
 }
 MISCONFIGURED = (errno.EROFS, errno.EACCES, errno.ENOTDIR)
-"""Why a write fails that trying again would not help."""
+"""Why a write or deletion fails that trying again would not help."""
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.ENOSYS)
 
 
@@ -111,6 +111,15 @@ class LocalStore(Store):
                 os.replace(temporary, path)
         except OSError as error:
             raise _failure("write", path, error) from error
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        try:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(path)
+                _sync_folder(os.path.dirname(path))
+        except OSError as error:
+            raise _failure("delete", path, error) from error
 
     @contextlib.contextmanager
     def _temporary(self, path: str, data: bytes | Path) -> Iterator[str]:
@@ -211,7 +220,7 @@ def _sync_folder(folder: str) -> None:
 
 
 def _failure(verb: str, path: str, error: OSError) -> FFAAError:
-    writing = verb in ("create", "write")
+    writing = verb in ("create", "write", "delete")
     if isinstance(error, FileNotFoundError | NotADirectoryError) and not writing:
         return NotFoundError(f"{local_uri(path)} does not exist")
     hint = HINTS.get(error.errno or 0)

@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -138,6 +138,10 @@ class S3Store(Store):
             )
         else:
             self._try("write", key, lambda: self._client.put_object(**self._place(key), Body=data))
+
+    def delete(self, key: str) -> None:
+        with suppress(NotFoundError):
+            self._try("delete", key, lambda: self._client.delete_object(**self._place(key)))
 
     def read_many(self, keys: Iterable[str]) -> Iterator[bytes]:
         with ThreadPoolExecutor(READERS) as readers:

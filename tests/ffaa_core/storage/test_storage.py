@@ -93,6 +93,24 @@ def test_creating_twice_is_refused_and_changes_nothing(store):
     assert store.read("runs/1/marker").data == b"first"
 
 
+def test_what_is_deleted_is_gone_and_may_be_created_again(store):
+    for key in ("a/1", "a/10", "a/2"):
+        store.create(key, b"first")
+    store.delete("a/1")
+    assert [info.key for info in store.list()] == ["a/10", "a/2"]
+    with pytest.raises(NotFoundError):
+        store.read("a/1")
+    store.create("a/1", b"second")
+    assert store.read("a/1").data == b"second"
+
+
+def test_deleting_what_is_not_there_is_no_error(store):
+    store.write("a", b"1")
+    for key in ("nothing-here", "no/such/folder", "a/below-an-object"):
+        store.delete(key)
+    assert [info.key for info in store.list()] == ["a"]
+
+
 def test_of_eight_racing_writers_exactly_one_creates(root):
     store = open_store(root)
     for n in range(20):
@@ -347,6 +365,18 @@ def test_a_full_disk_is_told_plainly(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert not store.exists("marker")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_deletion_that_is_not_allowed_is_a_configuration_error(tmp_path, monkeypatch):
+    store = open_store(str(tmp_path))
+    store.write("data", b"1")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(ConfigurationError, match=r"cannot delete .*data: Permission denied: the permissions"):
+        store.delete("data")
 
 
 def test_a_folder_that_is_a_file_is_a_configuration_error(tmp_path):

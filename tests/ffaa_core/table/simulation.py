@@ -56,6 +56,9 @@ class MemoryStore(Store):
     def write(self, key: str, data: bytes | Path) -> None:
         self.objects[key] = data.read_bytes() if isinstance(data, Path) else data
 
+    def delete(self, key: str) -> None:
+        self.objects.pop(key, None)
+
 
 class Fate(Enum):
     """What becomes of an actor's next storage call."""
@@ -162,6 +165,9 @@ class SteppedStore(Store):
 
     def write(self, key: str, data: bytes | Path) -> None:
         return self._call(lambda: self._store.write(key, data))
+
+    def delete(self, key: str) -> None:
+        self._call(lambda: self._store.delete(key))
 
     def _call(self, call, *, told: bool = False):
         fate = self._pause()
