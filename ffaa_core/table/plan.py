@@ -35,6 +35,24 @@ class PlannedImage:
     size_bytes: int | None = None
 
 
+class Head:
+    """The first `most` rows of some batches; `n_left` counts the others, once all was read."""
+
+    def __init__(self, batches: Iterable[pa.RecordBatch], most: int | None) -> None:
+        self._batches, self._most = batches, most
+        self.n_left = 0
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        room = self._most
+        for batch in self._batches:
+            taken = batch if room is None else batch.slice(0, room)
+            self.n_left += len(batch) - len(taken)
+            if room is not None:
+                room -= len(taken)
+            if len(taken):
+                yield taken
+
+
 @dataclass(frozen=True, kw_only=True)
 class ShardLimits:
     """A shard holds at most `images` images and `bytes` bytes of them, but always one image."""

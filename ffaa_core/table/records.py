@@ -39,6 +39,7 @@ class Plan:
     """The seal of a run: what is to be done, under which settings, and where the images are named.
 
     `kind` is the job the run belongs to, `name` the user's (`--run`), `planner` the uuid of who sealed it.
+    `n_left` images were to be done and are left to later runs, since the user asked for no more.
     """
 
     run: int
@@ -50,6 +51,7 @@ class Plan:
     n_shards: int
     n_images: int
     parts: tuple[PlanPart, ...]
+    n_left: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from ffaa_core.table.plan import (
     KNOWN_COLUMNS,
     SHARD_BYTES,
     SHARD_SIZE,
+    Head,
     PlannedImage,
     ShardLimits,
     load_known,
@@ -122,6 +123,7 @@ class VerdictTable:
         shard_size: int = SHARD_SIZE,
         shard_bytes: int = SHARD_BYTES,
         retry: Collection[Status] = (),
+        max_images: int | None = None,
     ) -> Run | None:
         """The run to work on: the open one, or a new one over the images that are not settled yet.
 
@@ -134,6 +136,7 @@ class VerdictTable:
                 fingerprint, and is closed.
             shard_size, shard_bytes: the most images and bytes of a shard.
             retry: statuses planned again whatever the number of attempts.
+            max_images: plan only the first so many, by URI; the seal says how many are left.
 
         Returns:
             None when there is nothing to do.
@@ -164,13 +167,19 @@ class VerdictTable:
                 if not listed:
                     load_listing(place, images)
                     listed = True
-                sealed = self._seal_next(place, last, intent, limits, retry)
+                sealed = self._seal_next(place, last, intent, limits, retry, max_images)
                 if sealed is None or sealed.plan.planner == intent.planner:
                     return sealed
                 last = sealed
 
     def _seal_next(
-        self, place: Scratch, last: Run | None, intent: Plan, limits: ShardLimits, retry: Collection[Status]
+        self,
+        place: Scratch,
+        last: Run | None,
+        intent: Plan,
+        limits: ShardLimits,
+        retry: Collection[Status],
+        max_images: int | None,
     ) -> Run | None:
         """Seal the run after `last`, which is closed, or find who did; None if every image is settled.
 
@@ -179,7 +188,8 @@ class VerdictTable:
         ordinal = last.ordinal + 1 if last else 1
         known = [run for run in self.runs()[: ordinal - 1] if run.fingerprint == intent.fingerprint]
         load_known(place, read_runs(self.store, known, KNOWN_COLUMNS))
-        parts = write_parts(self.store, ordinal, intent.planner, unsettled(place, retry), limits)
+        images = Head(unsettled(place, retry), max_images)
+        parts = write_parts(self.store, ordinal, intent.planner, images, limits)
         if not parts:
             return None
         plan = Plan(
@@ -192,6 +202,7 @@ class VerdictTable:
             n_shards=sum(part.n_shards for part in parts),
             n_images=sum(part.n_images for part in parts),
             parts=parts,
+            n_left=images.n_left,
         )
         try:
             self.store.create(layout.plan(ordinal), encode(plan))
