@@ -118,7 +118,7 @@ class S3Store(Store):
 
     def open(self, key: str) -> io.BufferedReader:
         info = self.stat(key)
-        return io.BufferedReader(_RangeReader(self, info), buffer_size=1 << 20)
+        return _BlockReader(_RangeReader(self, info), buffer_size=1 << 20)
 
     def create(self, key: str, data: bytes) -> None:
         self._try(
@@ -233,6 +233,13 @@ class _RangeReader(io.RawIOBase):
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
+
+
+class _BlockReader(io.BufferedReader):
+    """Asks for a whole buffer whatever is read; `read1`, by which text is read, would ask for 8 KiB."""
+
+    def read1(self, size: int = -1, /) -> bytes:
+        return self.read(size)
 
 
 def _body(answer: dict[str, Any], length: int) -> bytes:

@@ -1,13 +1,14 @@
-"""Listing INPUT: a folder, a prefix, a glob, one image, or a manifest. Every listed object is an image."""
+"""Listing INPUT: a folder, prefix, glob, image, manifest or S3 Inventory. Every listed object is an image."""
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ffaa_core.errors import ConfigurationError, NotFoundError
-from ffaa_core.storage import ObjectInfo, Store, locate
+from ffaa_core.storage import ObjectInfo, Store, locate, open_store
 from ffaa_core.table import PlannedImage
+from ray_jobs.score.inventory import MANIFEST, read_inventory, without_date
 from ray_jobs.score.manifest import read_manifest
 
 WILDCARD = re.compile(r"[*?\[]")
@@ -34,12 +35,14 @@ def list_images(uri: str, uri_column: str = "image_uri") -> Iterator[PlannedImag
         uri_column: the column of a manifest that holds the images' addresses.
 
     Raises:
-        ConfigurationError: there is nothing under this name, or the manifest cannot be used.
+        ConfigurationError: there is nothing under this name, or the manifest or inventory cannot be used.
     """
     store, key = locate(uri)
     exact = _stat(store, key)
     if exact and key.lower().endswith(MANIFEST_SUFFIXES):
         yield from read_manifest(store, exact, uri_column)
+    elif exact and key.rpartition("/")[2] == MANIFEST:
+        yield from read_inventory(store, exact)
     elif exact:
         yield _planned(exact)
     else:
@@ -47,9 +50,15 @@ def list_images(uri: str, uri_column: str = "image_uri") -> Iterator[PlannedImag
 
 
 def absolute(uri: str) -> str:
-    """The same name from any working directory."""
+    """The same name from any working directory and, for an S3 Inventory, on any day."""
     store, key = locate(uri)
-    return store.uri_of(key)
+    return without_date(store.uri_of(key))
+
+
+def outside(images: Iterable[PlannedImage], output_uri: str) -> Iterator[PlannedImage]:
+    """The images that do not lie in OUTPUT: the inventory of a bucket also lists a table in it."""
+    inside = f"{open_store(output_uri).uri}/"
+    return (image for image in images if not image.image_uri.startswith(inside))
 
 
 def require_apart(input_uri: str, output_uri: str) -> None:

@@ -1,5 +1,6 @@
 """One contract, held by every store: local disk, moto's S3 and Ceph's."""
 
+import io
 import os
 import pickle
 import threading
@@ -76,6 +77,20 @@ def test_a_reader_seeks(store):
         assert file.read() == bytes(range(256))
         file.seek(1)
         assert file.read(2) == b"\x01\x02"
+
+
+def test_text_is_read_from_s3_by_the_megabyte(moto_server, monkeypatch):
+    from ffaa_core.storage import s3
+
+    use(moto_server, monkeypatch)
+    store = open_store(f"s3://{moto_server.fresh_bucket()}")
+    store.write("text", b"line\n" * 500_000)
+    asked = []
+    read = s3.S3Store.read_range
+    monkeypatch.setattr(s3.S3Store, "read_range", lambda *args: asked.append(args[3]) or read(*args))
+    with store.open("text") as file:
+        assert sum(1 for _ in io.TextIOWrapper(file)) == 500_000
+    assert len(asked) == 3
 
 
 def test_missing_objects_are_not_found(store):
