@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ffaa_core.errors import BundleError
+from ffaa_core.settings import EngineSettings
 
 if TYPE_CHECKING:
     import torch
@@ -75,3 +76,18 @@ def checkpoint_dtype(mllm: Path) -> str:
     except (OSError, ValueError) as error:
         raise BundleError(f"cannot read {mllm / 'config.json'}: {error}") from error
     return str(config.get("dtype") or config.get("torch_dtype") or "float32")
+
+
+def serving_dtype(mllm: Path, settings: EngineSettings, *, on_cpu: bool) -> str:
+    """The dtype the checkpoint is computed in: the one asked for, else its own.
+
+    On a CPU float16 becomes float32 unless asked for: few CPUs compute in it, and bfloat16 would round the
+    weights.
+
+    Raises:
+        BundleError: there is no readable `config.json`.
+    """
+    if settings.dtype != "auto":
+        return settings.dtype
+    dtype = checkpoint_dtype(mllm)
+    return "float32" if on_cpu and dtype == "float16" else dtype

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import ValidationError
 
 from ffaa_core.engine.adapter import Adapter
-from ffaa_core.engine.checkpoint import checkpoint_dtype
+from ffaa_core.engine.checkpoint import serving_dtype
 from ffaa_core.engine.lifeline import Lifeline
-from ffaa_core.errors import ConfigurationError
+from ffaa_core.errors import ConfigurationError, EngineError
 from ffaa_core.settings import EngineSettings
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def vllm_arguments(mllm: Path, live: Adapter | None, settings: EngineSettings) -
 
     arguments: dict[str, Any] = {
         "model": str(mllm),
-        "dtype": checkpoint_dtype(mllm) if settings.dtype == "auto" else settings.dtype,
+        "dtype": serving_dtype(mllm, settings, on_cpu=current_platform.is_cpu()),
         "max_model_len": CONTEXT,
         "max_num_seqs": _QUESTIONS_PER_FACE * settings.max_concurrent_faces,
         "limit_mm_per_prompt": {"image": 1, "video": 0, "audio": 0},
@@ -56,8 +56,6 @@ def vllm_arguments(mllm: Path, live: Adapter | None, settings: EngineSettings) -
             "block_size": _CPU_BLOCK,
             "kv_cache_memory_bytes": settings.kv_cache_gib * 2**30,
         }
-        if settings.dtype == "auto" and arguments["dtype"] == "float16":
-            arguments["dtype"] = "float32"  # few CPUs compute in float16; bfloat16 would round the weights
     else:
         arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
     if live:
@@ -70,13 +68,16 @@ def resolve(arguments: dict[str, Any]) -> "VllmConfig":
 
     Raises:
         ConfigurationError: vLLM cannot run this model in this way, such as on so many GPUs.
+        EngineError: the machine or its driver failed.
     """
     from vllm.engine.arg_utils import AsyncEngineArgs
 
     try:
         return AsyncEngineArgs(**arguments).create_engine_config()
-    except (RuntimeError, ValueError, OSError) as error:
+    except ValueError as error:
         raise ConfigurationError(f"vLLM cannot run {arguments['model']} so: {_reason(error)}") from error
+    except (RuntimeError, OSError) as error:
+        raise EngineError(f"vLLM cannot be configured here: {error}") from error
 
 
 def _reason(error: Exception) -> str:
