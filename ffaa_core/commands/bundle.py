@@ -118,14 +118,14 @@ def _convert(args: argparse.Namespace) -> "Bundle":
     from ffaa_core.convert.sources import find_source
 
     console = Console(stderr=True)
-    console.print("checking names, shapes and configurations")
-    sources = Sources(
-        mllm=find_source(whole),
-        adapter=find_source(adapter) if adapter else None,
-        mids=find_source(args.mids),
-        vision=find_source(args.vision),
+    sources = Sources(  # the largest last: a wrong name is told before it is fetched
         text=find_source(args.text),
+        vision=find_source(args.vision),
+        mids=find_source(args.mids),
+        adapter=find_source(adapter) if adapter else None,
+        mllm=find_source(whole),
     )
+    console.print("checking names, shapes and configurations")
     conversion = Conversion(sources, merge=args.merge)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("writing tensors of the multimodal LLM", total=conversion.steps)

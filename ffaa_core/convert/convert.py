@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from safetensors import SafetensorError
 
-from ffaa_core.bundle.bundle import Bundle, write_bundle_json
+from ffaa_core.bundle.bundle import MANIFEST, Bundle, write_bundle_json
 from ffaa_core.convert.adapter import AdapterSource
 from ffaa_core.convert.mids import MidsSource
 from ffaa_core.convert.mllm import MllmSource
@@ -19,7 +20,7 @@ from ffaa_core.convert.text import TextSource
 from ffaa_core.convert.tokenizer import TokenizerSource
 from ffaa_core.convert.vision import VisionSource
 from ffaa_core.convert.weight_files import find_files
-from ffaa_core.errors import BundleError, ConfigurationError
+from ffaa_core.errors import BundleError, ConfigurationError, StorageError
 
 T = TypeVar("T")
 
@@ -50,7 +51,7 @@ class Conversion:
             merge: add the adapter to the weights instead of keeping it as a part of its own.
 
         Raises:
-            BundleError: naming, for all sources together, whatever is missing, unknown or does not fit.
+            BundleError: naming, of all sources that can be looked at, what is missing, unknown or unfit.
         """
         if (sources.mllm.path / "adapter_config.json").is_file():
             raise BundleError(
@@ -93,19 +94,28 @@ class Conversion:
             advance: called after each tensor of the multimodal LLM, for a progress bar.
 
         Raises:
-            ConfigurationError: the directory is in use, or its disk has too little room.
+            ConfigurationError: the disk of the directory has too little room.
+            StorageError: it could not be written.
         """
-        _require_room(directory, self.sources)
-        with _appearing_whole(directory) as scratch:
-            self._write_mllm(scratch, advance)
-            self._vision.write(scratch / "vision")
-            self._text.write(scratch / "text")
-            self._mids.write(scratch / "mids")
-            provenance = {part: source.provenance() for part, source in self.sources.given().items()}
-            write_bundle_json(
-                scratch, provenance={"converted from": provenance, "adapter merged": self.merge}
-            )
+        try:
+            with _appearing_whole(directory) as scratch:
+                _require_room(scratch, self.sources)
+                self._write_parts(scratch, advance)
+                provenance = {part: source.provenance() for part, source in self.sources.given().items()}
+                write_bundle_json(
+                    scratch, provenance={"converted from": provenance, "adapter merged": self.merge}
+                )
+        except (OSError, SafetensorError) as error:
+            raise StorageError(
+                f"cannot write {directory.absolute()}: {error}. Nothing was left there"
+            ) from error
         return Bundle.open(directory)
+
+    def _write_parts(self, bundle: Path, advance: Callable[[], None]) -> None:
+        self._write_mllm(bundle, advance)
+        self._vision.write(bundle / "vision")
+        self._text.write(bundle / "text")
+        self._mids.write(bundle / "mids")
 
     def _write_mllm(self, bundle: Path, advance: Callable[[], None]) -> None:
         adapter = self._adapter
@@ -120,27 +130,33 @@ class Conversion:
             adapter.write(bundle / "adapter")
 
 
+@contextmanager
+def _appearing_whole(directory: Path) -> Iterator[Path]:
+    """A scratch folder in `directory`, where its content goes when the block ends without an error.
+
+    bundle.json goes last: until then there is no bundle. The scratch folder lies inside, since `directory`
+    may be a mounted volume or a link to one.
+    """
+    is_new = not directory.exists()
+    directory.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=directory))
+    try:
+        yield scratch
+        for path in sorted(scratch.iterdir(), key=lambda path: path.name == MANIFEST):
+            path.rename(directory / path.name)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        if is_new and not any(directory.iterdir()):
+            directory.rmdir()
+
+
 def _require_room(directory: Path, sources: Sources) -> None:
     needed = sum(
         file.stat().st_size for source in sources.given().values() for file in find_files(source.path).files
     )
-    place = directory.absolute().parent
-    place.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(directory).free
     if needed > free:
         raise ConfigurationError(
-            f"{place} has {free / 1e9:.1f} GB left and the bundle may need {needed / 1e9:.1f} GB: "
-            "free some space, or give another disk"
+            f"the disk of {directory.absolute()} has {free / 1e9:.3f} GB left and the bundle may need "
+            f"{needed / 1e9:.3f} GB: free some space, or give another disk"
         )
-
-
-@contextmanager
-def _appearing_whole(directory: Path) -> Iterator[Path]:
-    """A scratch folder beside `directory` that takes its name when the block ends without an error."""
-    scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.absolute().parent))
-    try:
-        yield scratch
-        scratch.chmod(0o755)
-        scratch.rename(directory)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

@@ -28,14 +28,13 @@ MAX_TEXT_TOKENS = 512
 def load(bundle: Bundle, device: torch.device | str = "cpu") -> tuple[MidsNetwork, PreTrainedTokenizerBase]:
     """The bundle's MIDS, ready to judge (eval, float32, on `device`), and the tokenizer of its answers.
 
+    Torch's fast path of attention is switched off in this process: it is slower here, and takes more memory.
     Answers become ids by `tokenize` as published, a crop pixel values by `ffaa_core.mids.judge.normalise`.
 
     Raises:
         BundleError: a part cannot be read, or its weights do not fit its config.
     """
-    torch.backends.mha.set_fastpath_enabled(
-        False
-    )  # it holds whole attention matrices in memory, and is slower
+    torch.backends.mha.set_fastpath_enabled(False)
     visual = _checked(load_vision, bundle.vision)
     text_encoder = _checked(_load_text_encoder, bundle.text)
     tokenizer = _checked(_load_tokenizer, bundle.text)

@@ -1,11 +1,13 @@
 """`ffaa bundle convert`: published weights become a bundle, whole or not at all, and it says where from."""
 
+import errno
 import hashlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -150,19 +152,61 @@ def test_a_lora_folder_without_its_base_is_told_to_need_one(
     assert "--base" in capsys.readouterr().err
 
 
+def test_an_adapters_projector_is_among_the_files_it_was_made_from(
+    published: Published, tmp_path: Path
+) -> None:
+    write_lora(tmp_path / "lora", published.tensors)
+    assert convert(published, tmp_path / "bundle", "--adapter", tmp_path / "lora") == 0
+    origin = Bundle.open(tmp_path / "bundle").provenance["converted from"]["adapter"]
+    assert origin["sha256"].keys() == {"adapter_config.json", "adapter_model.bin", "non_lora_trainables.bin"}
+
+
+def test_a_link_and_the_working_directory_may_be_filled(
+    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "volume")
+    assert convert(published, tmp_path / "link") == 0
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert convert(published, Path()) == 0
+    for name in ("volume", "here"):
+        assert sorted(path.name for path in (tmp_path / name).iterdir()) == [
+            *("bundle.json", "mids", "mllm", "text", "vision")
+        ]
+
+
+def test_a_disk_without_room_is_told_and_left_as_it_was(
+    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    assert convert(published, tmp_path / "bundle") == 2
+    assert "has 0.000 GB left" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_is_told_and_left_as_it_was(
+    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ffaa_core.convert.text.TextSource.write", fail)
+    assert convert(published, tmp_path / "bundle") == 75
+    assert "No space left on device" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_models_of_a_hub_are_fetched_by_their_ids(published: Published, tmp_path: Path) -> None:
     root = published.mllm.parent.parent
     options = ["--mllm", "team/ffaa", "--mids", "team/ffaa/mids.pth"]
     options += ["--vision", "team/clip@main", "--text", "team/t5"]
+    command = [sys.executable, "-m", "ffaa_core.cli", "bundle", "convert", *options]
     with hub(root) as (address, asked):
-        done = subprocess.run(
-            [sys.executable, "-m", "ffaa_core.cli", "bundle", "convert", *options, str(tmp_path / "bundle")],
-            env=os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr
+        here = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
+        subprocess.run([*command, str(tmp_path / "bundle")], env=here, check=True)
+    without_network = here | {"HF_HUB_OFFLINE": "1"}
+    subprocess.run([*command, str(tmp_path / "again")], env=without_network, check=True)
     fetched = [path for path in asked if path.startswith("team/ffaa/resolve/")]
     assert any(path.endswith(".safetensors") for path in fetched)
     assert not any(path.endswith("pytorch_model.bin") for path in fetched)

@@ -1,5 +1,8 @@
 """Sources: paths are used as they are, objects are fetched once, and what is nowhere is said to be so."""
 
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from ffaa_core.convert.sources import find_source
 from ffaa_core.convert.weights import Weights
 from ffaa_core.errors import BundleError, ConfigurationError
 from ffaa_core.storage import Store, open_store
+from tests.fixtures.hub import COMMIT, hub
 from tests.fixtures.s3 import S3Server, use
 
 
@@ -21,6 +25,8 @@ def remote(moto_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     store.write("t5/pytorch_model.bin", tmp_path / "mids.pth")
     store.write("t5/config.json", b"{}")
     store.write("t5-large/config.json", b"another")
+    for unused in ("README.md", "optimizer.pt", "onnx/model.bin"):
+        store.write(f"t5/{unused}", b"not needed")
     return store
 
 
@@ -61,12 +67,80 @@ def test_an_empty_prefix_and_another_kind_of_storage_are_refused(remote: Store) 
         find_source("gs://bucket/t5")
 
 
-def test_a_name_that_is_neither_here_nor_on_the_hub_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(BundleError, match=r"no file or folder team/model here, and the hub does not give it"):
-        find_source("team/model")
+@pytest.fixture
+def of_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a served hub's models."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "hub"
+
+
+def names_of(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_weights_that_the_hub_has_twice_are_fetched_in_safetensors(
+    of_hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for repo, files in {
+        "team/both": ("model.safetensors", "pytorch_model.bin", "config.json"),
+        "team/pickled": ("other.safetensors", "pytorch_model.bin", "config.json"),
+    }.items():
+        (of_hub / repo).mkdir(parents=True)
+        for name in files:
+            (of_hub / repo / name).write_bytes(b"content")
+    with served(of_hub, monkeypatch):
+        assert names_of(find_source("team/both").path) == ["config.json", "model.safetensors"]
+        assert "pytorch_model.bin" in names_of(find_source("team/pickled").path)
+
+
+def test_a_file_in_a_folder_of_the_hub_has_the_models_commit(
+    of_hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (of_hub / "team" / "ffaa" / "v1").mkdir(parents=True)
+    torch.save({"a": torch.ones(2)}, of_hub / "team" / "ffaa" / "v1" / "mids.pth")
+    with served(of_hub, monkeypatch):
+        source = find_source("team/ffaa/v1/mids.pth")
+    assert source.commit == COMMIT
+    assert Weights.open(source.path).shapes == {"a": (2,)}
+
+
+def test_a_model_that_the_hub_lacks_is_told_with_what_else_may_be_named(
+    of_hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_hub.mkdir()
+    with (
+        served(of_hub, monkeypatch),
+        pytest.raises(BundleError, match=r"no file or folder team/t6 here, and the hub .*hf auth login"),
+    ):
+        find_source("team/t6")
+
+
+def test_a_hub_that_cannot_be_reached_is_told(of_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        point_at(f"http://127.0.0.1:{closed.getsockname()[1]}", monkeypatch)
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        with pytest.raises(
+            BundleError, match=r"no file or folder team/model here, and the hub does not give it"
+        ):
+            find_source("team/model")
 
 
 def test_what_can_be_no_hub_id_is_not_looked_for_there() -> None:
-    with pytest.raises(BundleError, match=r"there is no file or folder \./weights here|folder \./weights\."):
+    with pytest.raises(BundleError, match=r"there is no file or folder \./weights\."):
         find_source("./weights")
+
+
+@contextmanager
+def served(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with hub(root) as (address, _):
+        point_at(address, monkeypatch)
+        yield
+
+
+def point_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", address)
