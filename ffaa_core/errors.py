@@ -61,6 +61,12 @@ class JobError(FFAAError):
     exit_code = 75
 
 
+class ExaminerError(FFAAError):
+    """No process can be started to decode images in."""
+
+    exit_code = 75
+
+
 class ImageError(FFAAError):
     """One image cannot be scored for a reason that lies in its bytes. Becomes a row's status."""
 

@@ -73,7 +73,7 @@ def find_faces(image: DecodedImage, settings: FaceSettings) -> FoundFaces:
 
 def _detect(pixels: Pixels, *, upsample: int) -> list[_Detection]:
     """dlib's detections, surest first: faces from about 80 pixels, from 40 if upsampled once."""
-    rectangles, scores, _ = _detector().run(pixels, upsample, 0.0)
+    rectangles, scores, _ = detector().run(pixels, upsample, 0.0)
     return [
         # dlib's right and bottom are the last inside. The published code takes them for the first outside.
         _Detection(box=Box(left=at.left(), top=at.top(), right=at.right(), bottom=at.bottom()), score=score)
@@ -93,7 +93,7 @@ def _face(box: Box, score: float | None, crop: Pixels) -> Face:
 _this_thread = threading.local()
 
 
-def _detector() -> "dlib.fhog_object_detector":
+def detector() -> "dlib.fhog_object_detector":
     """This thread's detector. Making one takes 0.2 s, and it holds the image it works on: never shared."""
     if not hasattr(_this_thread, "detector"):
         _this_thread.detector = dlib.get_frontal_face_detector()

@@ -49,7 +49,11 @@ class PendingImage:
 
 
 def examine(data: bytes, settings: ScoringSettings) -> PendingImage:
-    """Decode an image within the limits and cut out its faces."""
+    """Decode an image within the limits and cut out its faces; the doors have `Examiner` do it.
+
+    Raises:
+        MemoryError: there is not enough memory, which may be the image's fault or not.
+    """
     from ffaa_core.decoding import decode
     from ffaa_core.faces import find_faces
 
@@ -64,6 +68,8 @@ def examine(data: bytes, settings: ScoringSettings) -> PendingImage:
         return PendingImage(image=replace(image, status=Status.TOO_LARGE, status_detail=str(error)))
     except DecodeError as error:
         return PendingImage(image=replace(image, status=Status.DECODE_FAILED, status_detail=str(error)))
+    except MemoryError:
+        raise
     except Exception as error:  # whatever an image does to the detector must cost that image only
         return PendingImage(image=replace(image, status_detail=f"{type(error).__name__}: {error}"))
     image = replace(image, n_faces_detected=found.n_detected)

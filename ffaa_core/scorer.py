@@ -1,10 +1,12 @@
 """One image's bytes to one verdict, in this process: the library door."""
 
 import asyncio
+import os
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ffaa_core.pipeline import answer, conclude, examine
+from ffaa_core.examiner import Examiner
+from ffaa_core.pipeline import answer, conclude
 from ffaa_core.settings import EngineSettings, ScoringSettings
 from ffaa_core.verdict import ImageVerdict
 
@@ -12,6 +14,10 @@ if TYPE_CHECKING:
     from ffaa_core.bundle import Bundle
     from ffaa_core.engine.base import AnswerEngine
     from ffaa_core.mids import Judge
+
+
+EXAMINED_AT_ONCE = 4
+"""Images decoded beside each other, each by a process of its own; an engine is slower than these."""
 
 
 class Scorer:
@@ -31,6 +37,7 @@ class Scorer:
         max_concurrent_faces: int = EngineSettings.max_concurrent_faces,
     ) -> None:
         self.settings = settings
+        self._examiner = Examiner(self.settings, processes=min(EXAMINED_AT_ONCE, os.cpu_count() or 1))
         self._engine = engine
         self._judge = judge
         self._room = asyncio.Semaphore(max_concurrent_faces)
@@ -62,14 +69,15 @@ class Scorer:
         Raises:
             EngineDeadError: the engine is gone; open a new scorer.
         """
-        pending = await asyncio.to_thread(examine, data, self.settings)
+        pending = await asyncio.to_thread(self._examiner.examine, data)
         pending = await answer(pending, self._engine, self.settings.answers, self._room)
         async with self._judging:
             (verdict,) = await asyncio.to_thread(conclude, [pending], self._judge)
         return verdict
 
     async def close(self) -> None:
-        """Stop the engine and its processes."""
+        """Stop the engine and every process."""
+        await asyncio.to_thread(self._examiner.close)
         await self._engine.close()
 
     async def __aenter__(self) -> Self:

@@ -7,6 +7,7 @@ pytest_plugins = [
     "tests.fixtures.command",
     "tests.fixtures.engine",
     "tests.fixtures.faces",
+    "tests.fixtures.hostile",
     "tests.fixtures.llama_tokenizer",
     "tests.fixtures.ceph",
     "tests.fixtures.moto",

@@ -1,4 +1,4 @@
-"""Ends the engine's processes when the process that started them ends, even by kill -9.
+"""Ends a process when the one that started it ends, even by kill -9.
 
 vLLM's own processes notice it late or, while they start, not for five minutes, and keep the model in memory.
 """
@@ -24,10 +24,15 @@ class Lifeline(str):
 
 
 def _tie(owner: int, value: str) -> Lifeline:
+    tie_to(owner)
+    return Lifeline(value)
+
+
+def tie_to(owner: int) -> None:
+    """End this process when `owner`, another one, ends."""
     if owner != os.getpid() and owner not in _tied_to:
         _tied_to.add(owner)
         threading.Thread(target=_die_with, args=(owner,), name="lifeline", daemon=True).start()
-    return Lifeline(value)
 
 
 def _die_with(owner: int) -> None:

@@ -5,6 +5,8 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from ffaa_core.errors import ConfigurationError
+from ffaa_core.examiner import IMAGE_SECONDS, memory_needed
 from ffaa_core.settings import (
     STRICT,
     AnswerSettings,
@@ -23,6 +25,8 @@ class RunSettings:
     A shard holds at most `shard_size` images and `shard_bytes` bytes of them. More than `max_failure_rate` of
     failed images ends the run with exit code 3. `answer_actors` 0 means one per GPU, or one where there is
     none; `gpus` is what a cluster will have that starts its GPU nodes on demand, None what it has now.
+    Decoding an image and finding its faces may take `image_seconds` and `image_mib` of memory; else the image
+    is `crashed`. None means as much as the largest image within the limits needs.
     `uri_column` names the column of a manifest that holds the images' addresses.
     """
 
@@ -32,6 +36,8 @@ class RunSettings:
     answer_actors: Annotated[int, Field(ge=0)] = 0
     gpus: Annotated[int, Field(ge=0)] | None = None
     judge_actors: Annotated[int, Field(ge=1)] = 1
+    image_seconds: Annotated[float, Field(gt=0)] = IMAGE_SECONDS
+    image_mib: int | None = None
     uri_column: str = "image_uri"
 
 
@@ -45,6 +51,14 @@ class ScoreConfig:
     answers: AnswerSettings = Field(default_factory=AnswerSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     run: RunSettings = Field(default_factory=RunSettings)
+
+    def __post_init__(self) -> None:
+        needed = memory_needed(self.scoring)
+        if self.run.image_mib is not None and self.run.image_mib < needed:
+            raise ConfigurationError(
+                f"run.image_mib is {self.run.image_mib}, but an image within decode.max_pixels may need "
+                f"{needed}: raise the one or lower the other"
+            )
 
     @property
     def scoring(self) -> ScoringSettings:

@@ -3,14 +3,17 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ffaa_core.errors import ConfigurationError, NotFoundError, StorageError
-from ffaa_core.pipeline import PendingImage, examine
+from ffaa_core.examiner import Examiner
+from ffaa_core.pipeline import PendingImage
 from ffaa_core.settings import ScoringSettings
 from ffaa_core.storage import Content, locate
 from ffaa_core.verdict import ImageVerdict, Status
 from ray_jobs.score.blocks import ShardImage, to_block
+from ray_jobs.score.config import ScoreConfig
 from ray_jobs.score.job import Job
 from ray_jobs.score.progress import Progress, failures_told
 
@@ -29,22 +32,30 @@ def fetch_crop(
 ) -> "pa.Table":
     """Turn a block of one number, a place in `shards`, into that shard's block."""
     shard = shards[block.column("id")[0].as_py()]
-    settings = job.config.scoring
+    examiner = _examiner(job.config)
     with failures_told(progress):
         planned = job.open_run().plan_rows(shard).to_pylist()
-    reads = read_ahead([row["image_uri"] for row in planned], settings)
-    images = [
-        ShardImage(
-            image_uri=row["image_uri"],
-            planned_version=row["planned_version"],
-            image_version=version,
-            attempts=row["attempts"],
-            pending=examine(content, settings) if isinstance(content, bytes) else PendingImage(image=content),
-        )
-        for row, (content, version) in zip(planned, reads, strict=True)
-    ]
+        reads = read_ahead([row["image_uri"] for row in planned], job.config.scoring)
+        images = [
+            ShardImage(
+                image_uri=row["image_uri"],
+                planned_version=row["planned_version"],
+                image_version=version,
+                attempts=row["attempts"],
+                pending=examiner.examine(content)
+                if isinstance(content, bytes)
+                else PendingImage(image=content),
+            )
+            for row, (content, version) in zip(planned, reads, strict=True)
+        ]
     progress.report.remote(shard, "faces found", sum(len(image.pending.faces) for image in images))
     return to_block(shard, images, {})
+
+
+@lru_cache(maxsize=1)
+def _examiner(config: ScoreConfig) -> Examiner:
+    """This process's examiner, kept from one shard to the next."""
+    return Examiner(config.scoring, seconds=config.run.image_seconds, mib=config.run.image_mib)
 
 
 def read_ahead(uris: Sequence[str], settings: ScoringSettings) -> Iterator[Read]:

@@ -1,0 +1,61 @@
+"""The process in which `ffaa_core.examiner` has images examined. It imports no Ray, torch or vLLM."""
+
+import os
+import resource
+import signal
+import sys
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from ffaa_core.engine.lifeline import tie_to
+from ffaa_core.examiner import OUT_OF_MEMORY
+from ffaa_core.faces import detector
+from ffaa_core.pipeline import examine
+from ffaa_core.settings import ScoringSettings
+
+_DATA = 5
+"""Place of the allocated pages in /proc/self/statm."""
+
+
+def main() -> None:
+    """Examine what comes through the socket until it is closed. Arguments: the socket, its owner's pid."""
+    connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
+    tie_to(int(sys.argv[2]))
+    settings, seconds, mib = connection.recv()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if settings.faces.mode != "whole_image":
+        detector()  # loaded now, it takes none of the first image's time
+    connection.send(True)
+    try:
+        with suppress(EOFError, OSError):  # the owner has closed its end
+            while True:
+                _examine_one(connection, settings, seconds, mib)
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
+
+
+def _examine_one(
+    connection: "Connection[Any, Any]", settings: ScoringSettings, seconds: float, mib: int
+) -> None:
+    """The alarm is the kernel's: it ends the process also where C code never comes back to Python."""
+    data = connection.recv_bytes()
+    _allow_memory(mib)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    pending = examine(data, settings)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    connection.send(pending)
+
+
+def _allow_memory(mib: int) -> None:
+    """Let the process allocate `mib` MiB on top of what it holds, which former images may have enlarged.
+
+    RLIMIT_DATA counts what is allocated. RLIMIT_AS would count libraries and reserved addresses too, which
+    differ from machine to machine.
+    """
+    pages = int(Path("/proc/self/statm").read_text().split()[_DATA])
+    limit = pages * resource.getpagesize() + mib * 2**20
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if most < 0 else min(limit, most), most))
