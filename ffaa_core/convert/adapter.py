@@ -6,7 +6,8 @@ gives to modules, and beside them `non_lora_trainables.bin` with the whole proje
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import torch
 from ffaa_core.convert.json_file import read_json
 from ffaa_core.convert.llava_names import ORIGINAL, PROJECTOR
 from ffaa_core.convert.weights import Shape, Weights, check
-from ffaa_core.engine.adapter import Adapter
-from ffaa_core.errors import AdapterError
+from ffaa_core.engine.adapter import Adapter, check_keys, is_of_language_model
+from ffaa_core.errors import AdapterError, BundleError
 from ffaa_core.fold import fold
 
 _CONFIG = "adapter_config.json"
@@ -27,7 +28,9 @@ _ORIGINAL = "base_model.model.model.layers."
 _OLDER = "base_model.model.language_model.model.layers."
 _OURS = "base_model.model.model.language_model.layers."
 _PUBLISHED = "language_model.model.layers."
+_TOWER = ".vision_tower."
 _NARROWS = ("layers_to_transform", "exclude_modules")
+_LORA = re.compile(r"\.lora_[AB]\.weight$")
 _NAMED_ADAPTER = re.compile(r"(?<=\.lora_[AB])\.default(?=\.weight$)")
 
 
@@ -47,17 +50,30 @@ class AdapterSource:
             base: names in the bundle and shapes of the base's tensors.
 
         Raises:
-            AdapterError: it is of a kind that is not supported, or does not fit: with every tensor that is
-                missing, unknown, or of the wrong shape.
-            BundleError: the same of the projector; or a file is missing or damaged.
+            AdapterError: it is of a kind that is not supported, or it or its projector does not fit: with
+                every tensor that is missing, unknown, or of the wrong shape.
+            BundleError: a file is missing or damaged.
         """
         self._config = read_json(folder / _CONFIG)
         weights = Weights.open(_weight_file(folder))
-        self.adapter = Adapter.of(folder, self._config, dict(weights.renamed(_our_key).items()))
-        self.adapter.check_fits(base)
-        _check_complete(self.adapter, self._config, base)
         is_original = any(name.startswith(_ORIGINAL) for name in weights.shapes)
-        self.projector = _read_projector(folder / _TRAINED_WITH_IT, base, is_required=is_original)
+        matrices = dict(weights.renamed(_our_key).items())
+        of_tower = {key: matrix for key, matrix in matrices.items() if _TOWER in key}
+        of_text = {key: matrix for key, matrix in matrices.items() if is_of_language_model(key)}
+        problems: list[str] = []
+        with _noted(problems):
+            _check_untrained(folder, of_tower)
+        with _noted(problems):
+            check_keys(folder, matrices.keys() - of_tower.keys())
+        with _noted(problems):
+            self.adapter = Adapter.of(folder, self._config, of_text)
+            with _noted(problems):
+                self.adapter.check_fits(base)
+            _check_complete(self.adapter, self._config, base)
+        with _noted(problems):
+            self.projector = _read_projector(folder / _TRAINED_WITH_IT, base, is_required=is_original)
+        if problems:
+            raise AdapterError("\n".join(problems))
 
     def write(self, directory: Path) -> None:
         """Write `adapter_model.safetensors` and `adapter_config.json`, as PEFT and vLLM read them."""
@@ -99,6 +115,31 @@ def _our_key(key: str) -> str:
         if key.startswith(prefix):
             return _OURS + key.removeprefix(prefix)
     return key
+
+
+@contextmanager
+def _noted(problems: list[str]) -> Iterator[None]:
+    """Adds what is refused in the block to `problems`, and goes on after it."""
+    try:
+        yield
+    except BundleError as error:
+        problems.append(str(error))
+
+
+def _check_untrained(folder: Path, matrices: Mapping[str, torch.Tensor]) -> None:
+    """The vision tower's matrices change nothing: PEFT makes them, LLaVA's training passes them over.
+
+    It finds the names of the language model's layers in the tower too. The tower computes no gradients, and
+    B, which begins as zero, stays so.
+    """
+    modules = {key: _LORA.sub("", key) for key in matrices}
+    zero = {modules[key] for key, matrix in matrices.items() if ".lora_B." in key and not matrix.any()}
+    if trained := set(modules.values()) - zero:
+        raise AdapterError(
+            f"the adapter in {folder} changes the vision tower, which only the code it was trained with "
+            f"applies: {', '.join(fold(sorted(trained)))}. Merge it into the checkpoint with that code, and "
+            "give the merged one"
+        )
 
 
 def _check_complete(adapter: Adapter, config: Mapping[str, Any], base: Mapping[str, Shape]) -> None:

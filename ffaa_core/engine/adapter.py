@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -130,18 +130,33 @@ def _check_config(path: Path, config: Mapping[str, Any]) -> None:
         raise AdapterError(f"the settings of the adapter in {path} do not say {' and '.join(unsaid)}")
 
 
+def check_keys(path: Path, keys: Iterable[str]) -> None:
+    """Prove that `keys` are those of LoRA matrices of the language model.
+
+    Raises:
+        AdapterError: naming every other one.
+    """
+    if strange := [key for key in keys if not is_of_language_model(key)]:
+        raise AdapterError(
+            f"the adapter in {path} has keys that would be ignored: {_all(strange)}. Expected are names "
+            f"like {_PEFT_PREFIX}model.language_model.layers.0.self_attn.q_proj{_A}, and nothing else. "
+            "docs/bundle.md says what an adapter is made of"
+        )
+
+
+def is_of_language_model(key: str) -> bool:
+    """Whether it is the key of a LoRA matrix of the language model."""
+    module = published_name(key.removeprefix(_PEFT_PREFIX))
+    return key.startswith(_PEFT_PREFIX) and module.startswith(_LANGUAGE_MODEL) and key.endswith((_A, _B))
+
+
 def _pair(
     path: Path, weights: Mapping[str, "torch.Tensor"]
 ) -> dict[str, tuple["torch.Tensor", "torch.Tensor"]]:
     """Both matrices of each module, by its published name."""
-    strange = [key for key in weights if not _is_language_model_lora(key)]
-    if strange or not weights:
-        raise AdapterError(
-            f"the adapter in {path} has keys that would be ignored: {_all(strange)}. Expected are names "
-            f"like {_PEFT_PREFIX}model.language_model.layers.0.self_attn.q_proj{_A}. `ffaa bundle convert` "
-            "renames those of the original LLaVA, which lack `language_model`, and puts projector weights "
-            "into the model, where they belong"
-        )
+    check_keys(path, weights)
+    if not weights:
+        raise AdapterError(f"the adapter in {path} has no matrices of the language model")
     modules = {key.removesuffix(_A).removesuffix(_B) for key in weights}
     alone = [module for module in modules if module + _A not in weights or module + _B not in weights]
     if alone:
@@ -150,11 +165,6 @@ def _pair(
         published_name(module.removeprefix(_PEFT_PREFIX)): (weights[module + _A], weights[module + _B])
         for module in sorted(modules)
     }
-
-
-def _is_language_model_lora(key: str) -> bool:
-    module = published_name(key.removeprefix(_PEFT_PREFIX))
-    return key.startswith(_PEFT_PREFIX) and module.startswith(_LANGUAGE_MODEL) and key.endswith((_A, _B))
 
 
 def _all(lines: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,10 +56,15 @@ def write_published(root: Path, llama_tokenizer_model: Path) -> Published:
 
 
 def write_lora(folder: Path, tensors: llava.Tensors) -> llava.Tensors:
-    """What LoRA training leaves, of every layer's `q_proj`; returns the trained projector."""
+    """What LoRA training leaves, of every layer's `q_proj`; returns the trained projector.
+
+    PEFT finds a `q_proj` in the vision tower too; the training never reaches it, and its B stays zero.
+    """
     folder.mkdir(parents=True)
     torch.manual_seed(1)
-    lora: llava.Tensors = {}
+    lora = {
+        f"base_model.model.model.{name}": tensor for name, tensor in untrained_lora(["q_proj"], 4).items()
+    }
     for layer in range(llava.TEXT["num_hidden_layers"]):
         module = f"model.layers.{layer}.self_attn.q_proj"
         outputs, inputs = tensors[f"language_model.{module}.weight"].shape
@@ -76,3 +82,14 @@ def write_lora(folder: Path, tensors: llava.Tensors) -> llava.Tensors:
     }
     torch.save(projector, folder / "non_lora_trainables.bin")
     return projector
+
+
+def untrained_lora(targets: Iterable[str], rank: int) -> llava.Tensors:
+    """What PEFT puts beside the modules of the vision tower, by the original LLaVA's names of them."""
+    layers, width = llava.VISION["num_hidden_layers"], llava.VISION["hidden_size"]
+    blocks = [f"vision_tower.vision_tower.vision_model.encoder.layers.{layer}" for layer in range(layers)]
+    modules = [f"{block}.self_attn.{target}" for block in blocks for target in targets]
+    return {
+        **{f"{module}.lora_A.weight": torch.randn(rank, width) for module in modules},
+        **{f"{module}.lora_B.weight": torch.zeros(width, rank) for module in modules},
+    }

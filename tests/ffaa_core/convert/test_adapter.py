@@ -19,6 +19,7 @@ from ffaa_core.engine.vllm_engine import VllmEngine
 from ffaa_core.errors import AdapterError, BundleError
 from ffaa_core.questions import Question, conversation, wording
 from ffaa_core.settings import EngineSettings
+from tests.ffaa_core.convert.published_set import untrained_lora
 from tests.fixtures.engine import DemoModel, digest, drawn_crop
 
 Tensors = dict[str, torch.Tensor]
@@ -40,6 +41,7 @@ class Trained:
 
     lora: Tensors
     projector: Tensors
+    tower: Tensors
     config: dict[str, Any] = field(
         default_factory=lambda: {
             "peft_type": "LORA",
@@ -55,7 +57,7 @@ class Trained:
 
     def write(self, folder: Path, as_bin: bool = True) -> Path:
         folder.mkdir(exist_ok=True)
-        lora = {PEFT + name: tensor for name, tensor in self.lora.items()}
+        lora = {PEFT + name: tensor for name, tensor in (self.tower | self.lora).items()}
         if as_bin:
             torch.save(lora, folder / "adapter_model.bin")
         else:
@@ -89,8 +91,9 @@ def trained(shapes: Shapes) -> Trained:
             outputs, inputs = shape
             lora[f"{module}.lora_A.weight"] = torch.randn(RANK, inputs, generator=random) / inputs**0.5
             lora[f"{module}.lora_B.weight"] = torch.randn(outputs, RANK, generator=random) / RANK**0.5
+    tower = untrained_lora(["q_proj", "v_proj"], RANK)
     projector = {name: torch.randn(shapes[ours_of(name)], generator=random) / 16 for name in PROJECTOR}
-    return Trained(lora, projector)
+    return Trained(lora, projector, {f"model.{name}": tensor for name, tensor in tower.items()})
 
 
 def ours_of(projector_name: str) -> str:
@@ -190,6 +193,7 @@ def test_all_names_of_an_adapter_become_the_same(
 ) -> None:
     AdapterSource(trained.write(tmp_path / "original"), shapes).write(tmp_path / "expected")
     trained.lora = {rename(name): tensor for name, tensor in trained.lora.items()}
+    trained.tower = {rename(name): tensor for name, tensor in trained.tower.items()}
     AdapterSource(trained.write(tmp_path / "other", as_bin=False), shapes).write(tmp_path / "written")
     for file in ("adapter_model.safetensors", "adapter_config.json"):
         assert (tmp_path / "written" / file).read_bytes() == (tmp_path / "expected" / file).read_bytes()
@@ -221,6 +225,17 @@ def test_every_unknown_key_is_named(trained: Trained, shapes: Shapes, tmp_path: 
     assert "model.mm_projector.0.lora_A.weight" in message
     assert "layers.0.self_attn.q_proj.lora_magnitude_vector" in message
     assert "Expected are names like" in message
+
+
+def test_a_tower_that_was_trained_too_is_refused_by_name(
+    trained: Trained, shapes: Shapes, tmp_path: Path
+) -> None:
+    of_tower = [name for name in trained.tower if ".1.self_attn.v_proj.lora_B" in name]
+    trained.tower[of_tower[0]][3, 2] = 0.01
+    message = refused(trained, shapes, tmp_path / "source")
+    assert "vision_model.encoder.layers.1.self_attn.v_proj" in message
+    assert "q_proj" not in message
+    assert "Merge it" in message
 
 
 def test_every_module_that_the_base_lacks_is_named(trained: Trained, shapes: Shapes, tmp_path: Path) -> None:
@@ -256,6 +271,18 @@ def test_modules_and_shapes_that_are_wrong_are_named_together(
     message = refused(trained, shapes, tmp_path / "source")
     assert "layers.0.self_attn.q_proj has A (8, 99)" in message
     assert "the model has no language_model.model.layers.9.self_attn.q_proj" in message
+
+
+def test_unknown_keys_wrong_shapes_and_a_wrong_projector_are_told_together(
+    trained: Trained, shapes: Shapes, tmp_path: Path
+) -> None:
+    trained.lora["model.layers.0.self_attn.q_proj.lora_magnitude_vector"] = torch.ones(128)
+    trained.lora["model.layers.0.self_attn.q_proj.lora_A.weight"] = torch.ones(RANK, 99)
+    del trained.projector["mm_projector.2.bias"]
+    message = refused(trained, shapes, tmp_path / "source")
+    assert "layers.0.self_attn.q_proj.lora_magnitude_vector" in message
+    assert "layers.0.self_attn.q_proj has A (8, 99)" in message
+    assert "missing: model.mm_projector.2.bias" in message
 
 
 def test_every_half_pair_is_named(trained: Trained, shapes: Shapes, tmp_path: Path) -> None:
