@@ -103,8 +103,6 @@ def decode(data: bytes, settings: DecodeSettings, *, exif_orientation: bool = Tr
     except Image.DecompressionBombError as error:
         raise TooLargeError(f"more pixels than can be read; the limit is {settings.max_pixels:,}") from error
     except Exception as error:
-        if "out of memory" in str(error):  # which Pillow has from its own decoders
-            raise MemoryError from error
         raise DecodeError(f"the {kind} is cut off or damaged: {_reason(error)}") from error
 
 

@@ -57,7 +57,7 @@ class ScoreConfig:
         if self.run.image_mib is not None and self.run.image_mib < needed:
             raise ConfigurationError(
                 f"run.image_mib is {self.run.image_mib}, but an image within decode.max_pixels may need "
-                f"{needed}: raise the one or lower the other"
+                f"{needed} MiB: raise the one or lower the other"
             )
 
     @property

@@ -76,6 +76,15 @@ def test_a_detector_that_fails_costs_the_image_only(monkeypatch: pytest.MonkeyPa
     )
 
 
+def test_a_lack_of_memory_is_told_for_it_may_not_be_the_images_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(faces_module, "find_faces", fail)
+    with pytest.raises(MemoryError):
+        examine(ASTRONAUT, ScoringSettings())
+
+
 class CountingEngine:
     """Answers well, and notes how many faces it is asked about at once."""
 
