@@ -36,8 +36,9 @@ class Scorer:
         settings: ScoringSettings,
         max_concurrent_faces: int = EngineSettings.max_concurrent_faces,
     ) -> None:
+        cores = len(os.sched_getaffinity(0))
         self.settings = settings
-        self._examiner = Examiner(self.settings, processes=min(EXAMINED_AT_ONCE, os.cpu_count() or 1))
+        self._examiner = Examiner(self.settings, processes=min(EXAMINED_AT_ONCE, cores))
         self._engine = engine
         self._judge = judge
         self._room = asyncio.Semaphore(max_concurrent_faces)
@@ -68,6 +69,7 @@ class Scorer:
 
         Raises:
             EngineDeadError: the engine is gone; open a new scorer.
+            ExaminerError: no process can be started to decode images in.
         """
         pending = await asyncio.to_thread(self._examiner.examine, data)
         pending = await answer(pending, self._engine, self.settings.answers, self._room)

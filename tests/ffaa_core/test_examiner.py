@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,6 +29,7 @@ from tests.images import png
 
 ASTRONAUT = png(data.astronaut())
 WHOLE = ScoringSettings(faces=FaceSettings(mode="whole_image"))
+Processes = Callable[[], list[psutil.Process]]
 EVERY_FORMAT = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 
@@ -45,8 +46,15 @@ def picture_of(shade: int) -> bytes:
     return png(np.full((40, 40, 3), shade, np.uint8))
 
 
-def children() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children() if "examiner_process" in " ".join(p.cmdline())]
+@pytest.fixture
+def processes() -> Callable[[], list[psutil.Process]]:
+    """Lists the processes that examiners have started since the test began."""
+
+    def children() -> list[psutil.Process]:
+        return [p for p in psutil.Process().children() if "examiner_process" in " ".join(p.cmdline())]
+
+    others = children()
+    return lambda: [process for process in children() if process not in others]
 
 
 def crops(pending: PendingImage) -> list[bytes]:
@@ -97,29 +105,31 @@ def test_a_real_jpeg_that_decodes_for_minutes_is_given_up() -> None:
     assert pending.image.status_detail == "decoding or detection timed out after 2 s"
 
 
-def test_one_process_examines_image_after_image_and_imports_nothing_heavy() -> None:
+def test_one_process_examines_image_after_image_and_imports_nothing_heavy(processes: Processes) -> None:
     with examiner() as isolated:
         isolated.examine(picture_of(1))
-        (process,) = children()
+        (process,) = processes()
         for shade in range(5):
             isolated.examine(picture_of(shade))
-        assert children() == [process]
+        assert processes() == [process]
         libraries = " ".join(mapped.path for mapped in process.memory_maps())
     assert "dlib" in libraries
     assert not [name for name in ("torch", "vllm", "/ray/", "pyarrow") if name in libraries]
-    assert children() == []
+    assert processes() == []
 
 
-def test_a_process_that_dies_between_two_images_costs_none() -> None:
+def test_a_process_that_dies_between_two_images_costs_none(processes: Processes) -> None:
     with examiner() as isolated:
         isolated.examine(picture_of(1))
-        (process,) = children()
+        (process,) = processes()
         process.kill()
         process.wait(10)
         assert isolated.examine(picture_of(2)).faces
 
 
-def test_an_interrupted_examination_does_not_answer_for_the_next_image(deadly_decoder: None) -> None:
+def test_an_interrupted_examination_does_not_answer_for_the_next_image(
+    deadly_decoder: None, processes: Processes
+) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -132,15 +142,15 @@ def test_an_interrupted_examination_does_not_answer_for_the_next_image(deadly_de
                 isolated.examine(picture_of(2) + b"HANG")
         finally:
             signal.signal(signal.SIGALRM, former)
-        assert children() == []
+        assert processes() == []
         assert crops(isolated.examine(picture_of(3))) == crops(examine(picture_of(3), WHOLE))
 
 
-def test_threads_get_the_answers_to_their_own_images() -> None:
+def test_threads_get_the_answers_to_their_own_images(processes: Processes) -> None:
     images = [picture_of(shade) for shade in range(24)]
     with examiner(processes=2) as isolated, ThreadPoolExecutor(6) as threads:
         pending = list(threads.map(isolated.examine, images))
-        assert 1 <= len(children()) <= 2
+        assert 1 <= len(processes()) <= 2
     digests = [one.image.image_sha256 for one in pending]
     assert digests == [hashlib.sha256(image).hexdigest() for image in images]
 
