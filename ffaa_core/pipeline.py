@@ -7,8 +7,9 @@ rolls the faces up. Each turns an error on one image into that image's status.
 import asyncio
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +23,17 @@ from ffaa_core.verdict import FaceVerdict, ImageVerdict, JudgedAnswer, Status, j
 
 if TYPE_CHECKING:
     from ffaa_core.faces import Face
-    from ffaa_core.mids import Judge
 
 Logits = NDArray[np.float64]
+Crop = NDArray[np.uint8]
+
+
+class FaceJudge(Protocol):
+    """What says how well answers fit a face: `ffaa_core.mids.Judge`, or something around it."""
+
+    def logits(self, crops: Sequence[Crop], masked_answers: Sequence[Sequence[str]]) -> list[Logits | None]:
+        """As `ffaa_core.mids.Judge.logits`."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +88,10 @@ def examine(data: bytes, settings: ScoringSettings) -> PendingImage:
 
 
 async def answer(
-    pending: PendingImage, engine: AnswerEngine, settings: AnswerSettings, room: asyncio.Semaphore
+    pending: PendingImage,
+    engine: AnswerEngine,
+    settings: AnswerSettings,
+    room: AbstractAsyncContextManager[None],
 ) -> PendingImage:
     """Ask the three questions of every face; `room` bounds the faces asked about at once.
 
@@ -95,7 +107,7 @@ async def answer(
     return replace(pending, faces=tuple(await asyncio.gather(*map(ask_about, pending.faces))))
 
 
-def conclude(images: Sequence[PendingImage], judge_network: "Judge") -> list[ImageVerdict]:
+def conclude(images: Sequence[PendingImage], judge_network: FaceJudge) -> list[ImageVerdict]:
     """Judge the answered faces of all `images` together and complete each image."""
     ready = [face for image in images for face in image.faces if face.answered]
     masked = [[a.fields.masked() for a in face.answers if a.fields] for face in ready]

@@ -8,8 +8,7 @@ import numpy as np
 
 from ffaa_core.answers import Determination, Fields, ForgeryType
 from ffaa_core.engine.base import AnswerEngine, Crop, EngineFigures, Generation
-from ffaa_core.mids import Judge
-from ffaa_core.mids.judge import Logits
+from ffaa_core.pipeline import FaceJudge, Logits
 from ray_jobs.score.answer import AnswerStage
 from ray_jobs.score.job import Job
 from ray_jobs.score.judge import JudgeStage
@@ -54,11 +53,8 @@ class ScriptedAnswerStage(AnswerStage):
         return ScriptedEngine()
 
 
-class ScriptedJudge(Judge):
+class ScriptedJudge:
     """Is sure of every answer that names the crop it came with, and fails on any other."""
-
-    def __init__(self) -> None:
-        pass
 
     def logits(self, crops: Sequence[Crop], masked_answers: Sequence[Sequence[str]]) -> list[Logits | None]:
         return [
@@ -72,5 +68,5 @@ class ScriptedJudge(Judge):
 class ScriptedJudgeStage(JudgeStage):
     """Everything of the real stage but its MIDS."""
 
-    def load_judge(self, job: Job) -> Judge:
+    def load_judge(self, job: Job) -> FaceJudge:
         return ScriptedJudge()

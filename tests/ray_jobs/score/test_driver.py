@@ -1,20 +1,30 @@
 """Shards through Ray Data: whole, however large, or not at all."""
 
-from collections.abc import Callable, Iterator
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from ffaa_core.bundle import Bundle
-from ffaa_core.errors import TornShardError
+from ffaa_core.engine.base import AnswerEngine, Crop, Generation
+from ffaa_core.errors import EngineDeadError, TornShardError
+from ffaa_core.pipeline import FaceJudge, Logits, examine
 from ffaa_core.settings import CROP_SIZE, FaceSettings, fingerprint
 from ffaa_core.table import Run, VerdictTable
 from ray_jobs.score.config import ScoreConfig
 from ray_jobs.score.driver import drive
 from ray_jobs.score.inputs import list_images
 from ray_jobs.score.job import Job
-from tests.ray_jobs.score.scripted import ScriptedAnswerStage, ScriptedJudgeStage
+from tests.ray_jobs.score.scripted import (
+    ScriptedAnswerStage,
+    ScriptedEngine,
+    ScriptedJudge,
+    ScriptedJudgeStage,
+)
 
 CONFIG = ScoreConfig(faces=FaceSettings(mode="whole_image"))
 
@@ -63,6 +73,55 @@ def test_a_shard_whose_crops_exceed_500_mb_arrives_whole(
     assert commit.counts.statuses == {"scored": count}
     rows = pa.Table.from_batches(VerdictTable.open(str(tmp_path / "out")).rows(columns=["image_uri"]))
     assert rows["image_uri"].to_pylist() == sorted(str(path) for path in images.iterdir())
+
+
+def test_faces_that_kill_the_engine_or_mids_cost_their_images_and_no_others(
+    tmp_path: Path, demo_bundle: Bundle, make_images: Callable[[Path, int], Path], no_ray_left_over: None
+) -> None:
+    images = make_images(tmp_path / "images", 8)
+    paths = sorted(images.iterdir())
+    deadly_for_engine = crop_of(paths[1])
+    deadly_for_judge = crop_of(paths[6])
+
+    class DeadlyEngine(ScriptedEngine):
+        async def generate(self, prompt: str, crop: Crop, crop_sha256: str, *rest: Any) -> Generation:
+            if crop_sha256 == deadly_for_engine:
+                raise EngineDeadError("killed by this face")
+            return await super().generate(prompt, crop, crop_sha256, *rest)
+
+    class DeadlyJudge(ScriptedJudge):
+        def logits(
+            self, crops: Sequence[Crop], masked_answers: Sequence[Sequence[str]]
+        ) -> list[Logits | None]:
+            if any(hashlib.sha256(crop.tobytes()).hexdigest() == deadly_for_judge for crop in crops):
+                os._exit(1)
+            return super().logits(crops, masked_answers)
+
+    class DeadlyAnswerStage(ScriptedAnswerStage):
+        async def start_engine(self, job: Job) -> AnswerEngine:
+            return DeadlyEngine()
+
+    class DeadlyJudgeStage(ScriptedJudgeStage):
+        def load_judge(self, job: Job) -> FaceJudge:
+            return DeadlyJudge()
+
+    job, run = planned(images, tmp_path / "out", demo_bundle, shard_size=4)
+    shards = run.open_shards()
+    drive(job, run, shards, verbose=False, answer_stage=DeadlyAnswerStage, judge_stage=DeadlyJudgeStage)
+
+    rows = [row for batch in VerdictTable.open(str(tmp_path / "out")).rows() for row in batch.to_pylist()]
+    found = {row["image_uri"]: (row["status"], row["status_detail"]) for row in rows}
+    expected = dict.fromkeys(map(str, paths), "scored")
+    expected |= {str(paths[1]): "answer_failed", str(paths[6]): "judge_failed"}
+    assert {uri: status for uri, (status, _) in found.items()} == expected
+    assert "the engine died on it twice" in found[str(paths[1])][1]
+    assert "MIDS failed on it" in found[str(paths[6])][1]
+
+
+def crop_of(path: Path) -> str:
+    """Digest of an image's one crop."""
+    (face,) = examine(path.read_bytes(), CONFIG.scoring).faces
+    return face.face.crop_sha256
 
 
 def test_a_torn_block_is_refused_and_never_committed(
