@@ -55,6 +55,12 @@ class RunConflictError(TableError):
     exit_code = 75
 
 
+class RunAbandonedError(TableError):
+    """The run that was worked on has been abandoned; another run scores what has no row."""
+
+    exit_code = 75
+
+
 class JobError(FFAAError):
     """A distributed job ended before its work was done; what is committed stays."""
 

@@ -1,9 +1,14 @@
 """Where things lie in a verdict table: the keys of its objects, relative to its root."""
 
+import re
+
 from ffaa_core.errors import CorruptTableError
 
 MARKER = "ffaa-table.json"
 RUNS = "runs/"
+PROBES = "ffaa-doctor-"
+"""Begins the keys of what `ffaa doctor` writes beside a table and deletes again; they are no part of it."""
+DATA_FILE = re.compile(r"runs/(\d+)/verdicts/(\d{6,})-[0-9a-f]{32}\.parquet")
 
 
 def run(run: int) -> str:
@@ -21,9 +26,20 @@ def plan_part(run: int, planner: str, number: int) -> str:
     return f"{RUNS}{run}/plan/{planner}/{number:06d}.parquet"
 
 
+def data_files(run: int) -> str:
+    """The folder of a run's data files."""
+    return f"{RUNS}{run}/verdicts/"
+
+
 def data_file(run: int, shard: int, uuid: str) -> str:
     """The rows of a shard, as one attempt to commit it wrote them."""
-    return f"{RUNS}{run}/verdicts/{shard:06d}-{uuid}.parquet"
+    return f"{data_files(run)}{shard:06d}-{uuid}.parquet"
+
+
+def whose_data(key: str) -> tuple[int, int] | None:
+    """The run and the shard whose data file has this key; None if no data file has such a key."""
+    found = DATA_FILE.fullmatch(key)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def commits(run: int) -> str:

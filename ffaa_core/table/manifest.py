@@ -14,15 +14,15 @@ SCHEMA = pa.schema(
     [
         pa.field("run", pa.int32(), nullable=False),
         pa.field("shard", pa.int32(), nullable=False),
-        pa.field("file", pa.string(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("file", pa.string()),
+        pa.field("sha256", pa.string()),
         pa.field("size_bytes", pa.int64(), nullable=False),
         pa.field("writer", pa.string(), nullable=False),
         pa.field("counts", pa.string(), nullable=False),
         pa.field("engine", pa.string(), nullable=False),
     ]
 )
-"""One commit; `counts` and `engine` are JSON."""
+"""One commit; `counts` and `engine` are JSON. A tombstone has no `file`."""
 
 
 def encode(commits: Iterable[Commit]) -> bytes:

@@ -19,7 +19,7 @@ from ffaa_core.verdict import TRANSIENT
 def read_commit(
     store: Store, commit: Commit, columns: Sequence[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of one committed shard; little more is fetched than the bytes of `columns`.
+    """The rows of one committed shard, none of an abandoned one; little more is read than `columns`.
 
     A column may be a path into the nested ones, such as `faces.list.element.box`. Columns, and fields of
     columns read whole, that the file is too old to have are null.
@@ -27,6 +27,8 @@ def read_commit(
     Raises:
         CorruptTableError: the data file is missing or damaged.
     """
+    if commit.file is None:
+        return
     wanted = ROW_SCHEMA.names if columns is None else columns
     try:
         file = store.open(commit.file)

@@ -7,10 +7,13 @@ from typing import Any, Self, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from ffaa_core.errors import CorruptTableError
+from ffaa_core.errors import CorruptTableError, RunAbandonedError
 
 FORMAT = "ffaa-verdict-table"
 FORMAT_VERSION = 1
+
+ABANDONED = RunAbandonedError.exit_code
+"""Exit code of a run that was abandoned: what has no row is for another run to score."""
 
 T = TypeVar("T")
 
@@ -88,21 +91,39 @@ class Commit:
     """The commit marker of a shard: the data file that holds its rows, and what is in it.
 
     `writer` is the uuid of the worker; `engine` its figures for the shard, such as tokens and seconds.
+    A tombstone names no file: the shard was abandoned and never gets rows in this run.
     """
 
     run: int
     shard: int
-    file: str
-    sha256: str
+    file: str | None
+    sha256: str | None
     size_bytes: int
     writer: str
     counts: Counts
     engine: dict[str, Any]
 
+    @classmethod
+    def tombstone(cls, *, run: int, shard: int, writer: str) -> Self:
+        """The marker of an abandoned shard; `writer` is the uuid of who abandoned it."""
+        return cls(
+            run=run,
+            shard=shard,
+            file=None,
+            sha256=None,
+            size_bytes=0,
+            writer=writer,
+            counts=Counts.total(()),
+            engine={},
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a closed run came to. `engine` sums the numbers among the commits' engine figures."""
+    """What a closed run came to. `engine` sums the numbers among the commits' engine figures.
+
+    The exit code is `ABANDONED` if nobody finished the run.
+    """
 
     run: int
     kind: str
@@ -113,6 +134,10 @@ class Summary:
     counts: Counts
     engine: dict[str, float]
     manifest_sha256: str
+
+    @property
+    def abandoned(self) -> bool:
+        return self.exit_code == ABANDONED
 
 
 def encode(record: object) -> bytes:

@@ -12,12 +12,18 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ffaa_core.errors import AlreadyExistsError, CorruptTableError, NotFoundError, TableError
+from ffaa_core.errors import (
+    AlreadyExistsError,
+    CorruptTableError,
+    NotFoundError,
+    RunAbandonedError,
+    TableError,
+)
 from ffaa_core.parquet import read_table
 from ffaa_core.storage import Store
 from ffaa_core.table import commit as commit_rules
 from ffaa_core.table import layout, manifest
-from ffaa_core.table.records import Commit, Counts, Plan, PlanPart, Summary, decode, encode
+from ffaa_core.table.records import ABANDONED, Commit, Counts, Plan, PlanPart, Summary, decode, encode
 
 
 class Outcome(NamedTuple):
@@ -68,7 +74,7 @@ class Run:
         return self.plan.n_images
 
     def open_shards(self) -> list[int]:
-        """The shards without a commit, in order."""
+        """The shards that are neither committed nor abandoned, in order."""
         committed = set(self._committed_shards())
         return [shard for shard in range(self.n_shards) if shard not in committed]
 
@@ -103,6 +109,7 @@ class Run:
 
         Raises:
             TornShardError: the rows are not, key by key, the plan's rows of the shard.
+            RunAbandonedError: the shard was abandoned before.
         """
         rows = commit_rules.cast_rows(rows)
         commit_rules.check_rows(
@@ -129,11 +136,31 @@ class Run:
             self._store.create(key, encode(mine))
         except AlreadyExistsError:
             winner = self.marker(key, self._store.read(key).data)
+            if winner.file is None:
+                raise RunAbandonedError(
+                    f"run {self.ordinal} of {self._store.uri} was abandoned; start the same command again to "
+                    "score in a new run what has no row yet"
+                ) from None
             return Outcome(winner, winner.file == file)
         return Outcome(mine, True)
 
+    def abandon(self) -> Summary:
+        """Give up the shards without a commit, for good, and close the run.
+
+        Each gets a tombstone, to which workers lose who commit later. What an earlier call began that died is
+        gone on with; shards that are committed meanwhile keep their rows.
+
+        Returns:
+            What the run came to: not abandoned if it was finished and closed meanwhile.
+        """
+        writer = uuid.uuid4().hex
+        for shard in self.open_shards():
+            tombstone = Commit.tombstone(run=self.ordinal, shard=shard, writer=writer)
+            self._create_or_keep(layout.commit(self.ordinal, shard), encode(tombstone))
+        return self.close(ABANDONED)
+
     def commits(self) -> Iterator[Commit]:
-        """The commits there are, by shard: a closed run's from its manifest, else from their markers."""
+        """The commits there are, tombstones too, by shard: a closed run's from its manifest, else markers."""
         summary = self.summary()
         if summary is None:
             yield from self.markers()
@@ -160,8 +187,11 @@ class Run:
         Raises:
             CorruptTableError: it is no commit marker, by its name or its content.
         """
-        layout.shard_of(key)
-        return decode(Commit, data, self._store.uri_of(key))
+        uri, shard = self._store.uri_of(key), layout.shard_of(key)
+        commit = decode(Commit, data, uri)
+        if (commit.run, commit.shard) != (self.ordinal, shard):
+            raise CorruptTableError(f"{uri} says that it is of shard {commit.shard} of run {commit.run}")
+        return commit
 
     def summary(self) -> Summary | None:
         """What the run came to; None while it is open."""
@@ -173,6 +203,9 @@ class Run:
 
     def close(self, exit_code: int) -> Summary:
         """Write manifest and summary; whoever comes later gets what the first closer wrote.
+
+        Args:
+            exit_code: what the run ends with, unless shards of it were abandoned.
 
         Raises:
             TableError: a shard has no commit.
@@ -193,7 +226,7 @@ class Run:
             kind=self.plan.kind,
             name=self.plan.name,
             fingerprint=self.fingerprint,
-            exit_code=exit_code,
+            exit_code=ABANDONED if any(commit.file is None for commit in commits) else exit_code,
             n_shards=self.n_shards,
             counts=Counts.total(commit.counts for commit in commits),
             engine=_sum_numbers(commit.engine for commit in commits),

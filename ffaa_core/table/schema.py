@@ -103,4 +103,4 @@ PLAN_SCHEMA = pa.schema(
     ],
     metadata={"ffaa.schema_version": str(SCHEMA_VERSION)},
 )
-"""One planned image. `attempts` counts the runs that planned it under the fingerprint, this one included."""
+"""One planned image. `attempts` counts the runs that tried it under the fingerprint, this one included."""

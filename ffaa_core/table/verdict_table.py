@@ -29,7 +29,7 @@ from ffaa_core.table.plan import (
     write_parts,
 )
 from ffaa_core.table.reader import read_rows, read_runs
-from ffaa_core.table.records import FORMAT, FORMAT_VERSION, Marker, Plan, Summary, decode, encode
+from ffaa_core.table.records import FORMAT, FORMAT_VERSION, Marker, Plan, decode, encode
 from ffaa_core.table.run import Run
 from ffaa_core.table.scratch import Scratch, scratch
 from ffaa_core.table.sealed import load_run, sealed_ordinals
@@ -81,13 +81,10 @@ class VerdictTable:
         """
         return [load_run(self.store, ordinal) for ordinal in sealed_ordinals(self.store)]
 
-    def latest_summary(self, fingerprint: str) -> Summary | None:
-        """What the last closed run under the fingerprint came to; None if there is none."""
-        for ordinal in reversed(sealed_ordinals(self.store)):
-            run = load_run(self.store, ordinal)
-            if run.fingerprint == fingerprint and (summary := run.summary()):
-                return summary
-        return None
+    def open_run(self) -> Run | None:
+        """The run that is not closed yet, if there is one."""
+        last = self._last_run()
+        return last if last and last.summary() is None else None
 
     def rows(
         self,
@@ -133,7 +130,7 @@ class VerdictTable:
             settings: JSON-ready; an open run is continued only under the same ones.
             kind: the job, such as `score`.
             name: the user's name of the run. There is nothing to do when the last run has it, under the same
-                fingerprint, and is closed.
+                fingerprint, and is finished.
             shard_size, shard_bytes: the most images and bytes of a shard.
             retry: statuses planned again whatever the number of attempts.
             max_images: plan only the first so many, by URI; the seal says how many are left.
@@ -160,9 +157,11 @@ class VerdictTable:
         with scratch() as place:
             while True:
                 if last is not None:
-                    if last.summary() is None:
+                    summary = last.summary()
+                    if summary is None:
                         return self._adopt(last, intent)
-                    if name is not None and (last.plan.name, last.fingerprint) == (name, fingerprint):
+                    same = name is not None and (last.plan.name, last.fingerprint) == (name, fingerprint)
+                    if same and not summary.abandoned:
                         return None
                 if not listed:
                     load_listing(place, images)
@@ -222,7 +221,8 @@ class VerdictTable:
         named = f" ({run.plan.name})" if run.plan.name else ""
         raise RunConflictError(
             f"run {run.ordinal}{named} is open on {self.uri} with other settings ({'; '.join(differing)}). "
-            "Finish it with the command that began it, or give another OUTPUT"
+            "Finish it with the command that began it, give up what is left of it with `ffaa table abandon "
+            f"{self.uri}`, or give another OUTPUT"
         )
 
     def _last_run(self) -> Run | None:
@@ -234,7 +234,7 @@ class VerdictTable:
         advice = "give an empty or new OUTPUT" if create else "name the folder that `ffaa score` wrote to"
         marker = self._read_marker()
         if marker is None:
-            occupied = next(self.store.list(), None)
+            occupied = next((i for i in self.store.list() if not i.key.startswith(layout.PROBES)), None)
             marker = self._read_marker()  # whoever filled the folder since may have made it a table
             if marker is None and occupied is not None:
                 raise TableError(

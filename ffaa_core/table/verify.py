@@ -65,11 +65,18 @@ def _findings(table: VerdictTable, run: Run) -> Iterator[Finding]:
         clean = False
         yield Finding(text=f"run {run.ordinal}: {problem}", problem=True)
     if clean:
-        n_open = len(run.open_shards())
-        state = f"open, {n_open} of its shards are not committed yet" if n_open else "every shard committed"
-        yield Finding(
-            text=f"run {run.ordinal}: {run.n_images} images in {run.n_shards} shards, {state}", problem=False
-        )
+        planned = f"{run.n_images} images in {run.n_shards} shards"
+        yield Finding(text=f"run {run.ordinal}: {planned}, {_state(run)}", problem=False)
+
+
+def _state(run: Run) -> str:
+    commits = list(run.commits())
+    parts = []
+    if n_open := run.n_shards - len(commits):
+        parts.append(f"open, {n_open} of its shards are not committed yet")
+    if n_abandoned := sum(commit.file is None for commit in commits):
+        parts.append(f"{n_abandoned} of its shards were abandoned and have no rows")
+    return ", ".join(parts) or "every shard committed"
 
 
 def _problems(table: VerdictTable, run: Run) -> Iterator[str]:
@@ -125,8 +132,12 @@ def _plan_problems(run: Run) -> Iterator[str]:
 
 def _commit_problems(table: VerdictTable, run: Run, commit: Commit) -> Iterator[str]:
     where = f"shard {commit.shard} ({commit.file})"
-    if commit.run != run.ordinal or not 0 <= commit.shard < run.n_shards:
-        yield f"{where} has a marker that says shard {commit.shard} of run {commit.run}"
+    if commit.shard >= run.n_shards:
+        yield f"{where} is committed, but the last shard is {run.n_shards - 1}"
+        return
+    if commit.file is None:
+        if commit.counts != Counts.total(()):
+            yield f"shard {commit.shard} was abandoned, but its marker counts {commit.counts}"
         return
     try:
         with table.store.open(commit.file) as file:
@@ -171,3 +182,5 @@ def _close_problems(run: Run, summary: Summary, commits: list[Commit]) -> Iterat
         yield "its manifest and its commit markers differ"
     if Counts.total(commit.counts for commit in manifest.values()) != summary.counts:
         yield "its summary counts otherwise than its manifest"
+    if not summary.abandoned and any(commit.file is None for commit in manifest.values()):
+        yield f"shards of it were abandoned, but its summary says that it ended with {summary.exit_code}"

@@ -1,4 +1,4 @@
-"""Rows for tests: those of a planned shard, as a worker would offer them."""
+"""Images and rows for tests: listings, and what a worker would offer of a planned shard."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -9,6 +9,7 @@ import pyarrow as pa
 from ffaa_core.table import PlannedImage, Run
 from ffaa_core.table.schema import ROW_SCHEMA
 
+WAY = {"fingerprint": "f1", "settings": {"faces": {"mode": "detect"}, "formats": ("JPEG",)}}
 SCORED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -48,3 +49,18 @@ def rows_of(
 def score_all(run: Run, change: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> None:
     for shard in run.open_shards():
         run.commit(shard, rows_of(run, shard, change), writer="w", engine={"tokens": 10})
+
+
+def rows(table, **options):
+    return [row for batch in table.rows(**options) for row in batch.to_pylist()]
+
+
+def fails(*names, status="fetch_failed"):
+    """Rows whose image has one of these numbers fail."""
+    return lambda row: {"status": status, "verdict": None} if row["image_uri"][8:12] in names else {}
+
+
+def unlisted():
+    """A listing that nobody may read."""
+    raise AssertionError("listed again")
+    yield

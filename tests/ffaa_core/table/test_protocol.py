@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import random
+import sys
 import textwrap
 from collections import Counter, defaultdict
 
@@ -17,8 +18,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from ffaa_core.errors import AlreadyExistsError, CorruptTableError, RunConflictError, TableError
-from ffaa_core.table import PlannedImage, Run, VerdictTable, plan
+from ffaa_core.errors import (
+    AlreadyExistsError,
+    CorruptTableError,
+    RunAbandonedError,
+    RunConflictError,
+    TableError,
+)
+from ffaa_core.table import PlannedImage, Run, VerdictTable, garbage, plan
+from ffaa_core.table.garbage import collect_garbage
 from ffaa_core.table.verify import verify
 from ffaa_core.verdict import MAX_ATTEMPTS, TRANSIENT
 from tests.ffaa_core.table.shards import rows_of
@@ -33,13 +41,23 @@ FATES = st.sampled_from([Fate.GO, Fate.GO, Fate.DIE_BEFORE, Fate.DIE_AFTER, Fate
 class World:
     """One table, what its actors do, and what must be true of it at every moment and in the end."""
 
-    def empty(self):
+    def empty(self, fingerprints=FINGERPRINTS):
         self.store = MemoryStore()
+        self.fingerprints = fingerprints
         self.versions = dict.fromkeys(URIS, 1)
         self.actors: list[Actor] = []
         self.runs: list[Run] = []
         self.wins: Counter[tuple[int, int]] = Counter()
-        self.seen: dict[tuple[int, int], str] = {}
+        self.seen: dict[tuple[int, int], str | None] = {}
+
+    def begin_with_a_loser(self):
+        """An open run with a shard that two committed, and one that nobody did."""
+        planned = self.plan(self.store, FINGERPRINTS[0])
+        for _ in range(2):
+            self.work(planned, 0, None)
+
+    def score(self, store):
+        self.drive(store, FINGERPRINTS[0], None)
 
     def drive(self, store, fingerprint, randomness):
         """What `ffaa score` does: plan or continue, commit every open shard, close."""
@@ -70,6 +88,15 @@ class World:
         self.wins[planned.ordinal, shard] += won
         self.see(planned.ordinal, shard, commit.file)
 
+    def abandon(self, store):
+        """What `ffaa table abandon` does."""
+        if run := VerdictTable.on(store, create=True).open_run():
+            run.abandon()
+
+    def collect_garbage(self, store):
+        """What `ffaa table gc` does."""
+        list(collect_garbage(VerdictTable.on(store, create=True)))
+
     def read(self, table, latest):
         rows = defaultdict(list)
         for batch in table.rows(latest=latest, columns=["run", "shard", "image_uri", "fingerprint"]):
@@ -87,6 +114,7 @@ class World:
                 self.see(each.ordinal, commit.shard, commit.file)
 
     def see(self, ordinal, shard, file):
+        """That a shard is committed as `file`, or abandoned if that is None."""
         assert self.seen.setdefault((ordinal, shard), file) == file, "a committed shard changed"
 
     def open_fingerprints(self):
@@ -100,6 +128,9 @@ class World:
         for each in table.runs():
             for commit in each.markers():
                 self.see(each.ordinal, commit.shard, commit.file)
+                assert commit.file or each.summary().abandoned, "an abandoned run passes for finished"
+        files = {key for key in self.store.objects if "/verdicts/" in key}
+        assert files == {file for file in self.seen.values() if file}, "garbage is left"
         assert not self.wins or max(self.wins.values()) <= 1, "two writers were told that they had won"
 
         history = defaultdict(list)
@@ -107,7 +138,7 @@ class World:
             for row in batch.to_pylist():
                 history[row["image_uri"], row["fingerprint"], row["image_version"]].append(row)
         for uri, version in self.versions.items():
-            for fingerprint in FINGERPRINTS:
+            for fingerprint in self.fingerprints:
                 assert history[uri, fingerprint, str(version)], "an image is lost"
         for rows in history.values():
             settled = [row for row in rows if row["status"] not in TRANSIENT]
@@ -115,16 +146,20 @@ class World:
             assert [row["attempts"] for row in rows] == list(range(1, len(rows) + 1))
             assert settled == rows[-1:] or len(rows) in range(1, MAX_ATTEMPTS + 1)
         latest = [(r["image_uri"], r["fingerprint"]) for batch in table.rows() for r in batch.to_pylist()]
-        assert sorted(latest) == sorted((u, f) for u in URIS for f in FINGERPRINTS)
+        assert sorted(latest) == sorted((u, f) for u in URIS for f in self.fingerprints)
 
     def finish(self):
         """Let everybody come to an end, zombies too, and then score what is left without interference."""
         for actor in self.actors:
             actor.finish()
-        for fingerprint in [*self.open_fingerprints(), *FINGERPRINTS]:
-            for _ in range(2):
+        for fingerprint in dict.fromkeys([*self.open_fingerprints(), *self.fingerprints]):
+            for _ in range(2):  # what is open, and what that left undone
                 Actor(self.store, lambda s, f=fingerprint: self.drive(s, f, None)).finish()
+        self.collect_garbage(self.store)
         self.check_that_nothing_is_lost_or_doubled()
+
+
+DEEDS = {"score": World.score, "abandon": World.abandon, "collect garbage": World.collect_garbage}
 
 
 class Protocol(World, RuleBasedStateMachine):
@@ -139,7 +174,7 @@ class Protocol(World, RuleBasedStateMachine):
     @precondition(lambda self: len(self.actors) < 6)
     @rule(fingerprint=st.sampled_from([FINGERPRINTS[0], *FINGERPRINTS]), seed=st.integers(0, 99))
     def start_driver(self, fingerprint, seed):
-        tolerated = (RunConflictError,)
+        tolerated = (RunConflictError, RunAbandonedError)
         self.start(lambda store: self.drive(store, fingerprint, random.Random(seed)), tolerated)
 
     @precondition(lambda self: any(not actor.finished for actor in self.actors))
@@ -155,7 +190,8 @@ class Protocol(World, RuleBasedStateMachine):
         """Also on a run long closed: a zombie."""
         known = self.runs[which % len(self.runs)]
         shard %= known.n_shards
-        self.start(lambda store: self.work(Run(store, known.plan), shard, random.Random(seed)))
+        zombie = random.Random(seed)
+        self.start(lambda store: self.work(Run(store, known.plan), shard, zombie), (RunAbandonedError,))
         self.move(self.actors[-1], calls, fate)
 
     @precondition(lambda self: self.runs and len(self.actors) < 6)
@@ -163,6 +199,18 @@ class Protocol(World, RuleBasedStateMachine):
     def start_closer(self, which, calls, fate):
         known = self.runs[which % len(self.runs)]
         self.start(lambda store: Run(store, known.plan).close(0), (TableError,))
+        self.move(self.actors[-1], calls, fate)
+
+    @precondition(lambda self: self.runs and len(self.actors) < 6)
+    @rule(calls=STEPS, fate=FATES)
+    def start_abandoning(self, calls, fate):
+        self.start(self.abandon)
+        self.move(self.actors[-1], calls, fate)
+
+    @precondition(lambda self: self.runs and len(self.actors) < 6)
+    @rule(calls=STEPS, fate=FATES)
+    def start_collecting_garbage(self, calls, fate):
+        self.start(self.collect_garbage)
         self.move(self.actors[-1], calls, fate)
 
     @precondition(lambda self: self.runs and len(self.actors) < 6)
@@ -218,44 +266,50 @@ def _small_plan_parts(monkeypatch):
     monkeypatch.setattr(plan, "SHARDS_PER_PART", 2)
 
 
-def die_at_every_call():
-    """A driver dies at its k-th storage call, for every k, and others go on."""
-    for fate in (Fate.DIE_BEFORE, Fate.DIE_AFTER):
-        meddle_at_every_call(lambda world, driver, fate=fate: driver.step(fate))
+def die_at_every_call(deed="score"):
+    """Whoever does it dies after the k-th storage call, for every k, and others go on."""
+    meddle_at_every_call(deed, lambda world, actor: actor.step(Fate.DIE_AFTER))
 
 
-def be_overtaken_at_every_call():
-    """A driver stands still at its k-th storage call, for every k, while another does the whole work."""
+def be_overtaken_at_every_call(deed="score", other="score"):
+    """Whoever does it stands still at the k-th storage call, for every k, while the other is done whole."""
 
     def overtake(world, _):
-        Actor(world.store, lambda store: world.drive(store, FINGERPRINTS[0], None)).finish()
+        Actor(world.store, lambda store: DEEDS[other](world, store)).finish()
 
-    meddle_at_every_call(overtake)
+    meddle_at_every_call(deed, overtake)
 
 
-def meddle_at_every_call(meddle):
+def meddle_at_every_call(deed, meddle):
     for k in itertools.count():
         world = World()
-        world.empty()
-        driver = Actor(world.store, lambda store, w=world: w.drive(store, FINGERPRINTS[0], None))
-        world.actors.append(driver)
+        world.empty(FINGERPRINTS[:1])
+        if deed != "score":
+            world.begin_with_a_loser()
+        actor = Actor(
+            world.store, lambda store, w=world: DEEDS[deed](w, store), tolerated=(RunAbandonedError,)
+        )
+        world.actors.append(actor)
         for _ in range(k):
-            driver.step()
-        if driver.finished:
+            actor.step()
+        if actor.finished:
             return
         try:
-            meddle(world, driver)
+            meddle(world, actor)
             world.finish()
         finally:
-            driver.kill()
+            actor.kill()
 
 
-def test_a_crash_at_any_storage_call_of_a_run_loses_and_doubles_nothing():
-    die_at_every_call()
+@pytest.mark.parametrize("deed", DEEDS)
+def test_a_crash_at_any_storage_call_loses_and_doubles_nothing(deed):
+    die_at_every_call(deed)
 
 
-def test_a_run_overtaken_at_any_storage_call_loses_and_doubles_nothing():
-    be_overtaken_at_every_call()
+@pytest.mark.parametrize("other", DEEDS)
+@pytest.mark.parametrize("deed", DEEDS)
+def test_being_overtaken_at_any_storage_call_loses_and_doubles_nothing(deed, other):
+    be_overtaken_at_every_call(deed, other)
 
 
 def play_at_random(effort=HUNT):
@@ -306,7 +360,7 @@ SEEDED_BUGS = {
     ),
     "a run is planned beside an open one": (
         VerdictTable.plan,
-        {"last.summary() is None": "False"},
+        {"summary is None": "False"},
         be_overtaken_at_every_call,
     ),
     "who loses an ordinal takes the next with a stale plan": (
@@ -317,8 +371,36 @@ SEEDED_BUGS = {
         },
         be_overtaken_at_every_call,
     ),
+    "a tombstone replaces a commit": (
+        Run.abandon,
+        {"self._create_or_keep(": "self._store.write("},
+        lambda: be_overtaken_at_every_call("abandon", "score"),
+    ),
+    "an abandoned run passes for finished": (
+        Run.close,
+        {"ABANDONED if any(commit.file is None for commit in commits) else exit_code": "exit_code"},
+        lambda: die_at_every_call("abandon"),
+    ),
+    "the rows of an open shard are taken for garbage": (
+        garbage._lost_files,
+        {"whose[1] in committed and committed[whose[1]] != key": "committed.get(whose[1]) != key"},
+        lambda: be_overtaken_at_every_call("score", "collect garbage"),
+    ),
+    "the winner of a shard is taken for garbage": (
+        garbage._lost_files,
+        {" and committed[whose[1]] != key": ""},
+        lambda: die_at_every_call("collect garbage"),
+    ),
+    "garbage is found before the commits are read": (
+        garbage._lost_files,
+        {
+            "committed = {": "listed = list(store.list(layout.data_files(run.ordinal))); committed = {",
+            "store.list(layout.data_files(run.ordinal))}": "listed}",
+        },
+        lambda: be_overtaken_at_every_call("collect garbage", "score"),
+    ),
 }
-"""What is wrong: the method, its sound text and the broken one instead, and who must find it."""
+"""What is wrong: the function, its sound text and the broken one instead, and who must find it."""
 
 
 @pytest.mark.parametrize("bug", SEEDED_BUGS)
@@ -330,7 +412,8 @@ def test_a_seeded_bug_is_found(bug, monkeypatch):
         source = source.replace(sound, broken)
     compiled = {}
     exec(compile(source, f"<{bug}>", "exec"), method.__globals__, compiled)
-    owner = method.__globals__[method.__qualname__.partition(".")[0]]
+    owner_name = method.__qualname__.rpartition(".")[0]
+    owner = method.__globals__[owner_name] if owner_name else sys.modules[method.__module__]
     monkeypatch.setattr(owner, method.__name__, compiled[method.__name__])
     with pytest.raises((AssertionError, CorruptTableError, AlreadyExistsError, ExceptionGroup)):
         find()
