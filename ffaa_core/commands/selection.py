@@ -47,11 +47,16 @@ class Selection:
             yield from batch.to_pylist()
 
     def notes(self) -> list[str]:
-        """Lines about the rows: what the bundles that measured them warn of, and other fingerprints."""
+        """Lines about the rows: what the bundles that measured them warn of, what was abandoned, and other
+        fingerprints.
+        """
         runs = self.table.runs()
         shown = [run for run in runs if self.fingerprint in (None, run.fingerprint)]
         warnings = {warning for run in shown if (warning := run.plan.settings.get("warning"))}
         lines = [f"WARNING: {printable(str(warning))}" for warning in sorted(warnings)]
+        if shown and (summary := shown[-1].summary()) and summary.abandoned:
+            left = shown[-1].n_images - summary.counts.images
+            lines.append(f"run {summary.run} was abandoned: {left} of its images have no row from it")
         by_name = _by_fingerprint(runs)
         if len(by_name) > 1:
             held = ", ".join(_described(name, runs) for name, runs in by_name.items())

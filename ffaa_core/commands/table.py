@@ -1,10 +1,11 @@
-"""Show or verify a verdict table.
+"""Show, verify or tidy a verdict table.
 
-OUTPUT is the folder or s3://bucket/prefix that `ffaa score` wrote to. Both commands may be used while it is
-being written to: they see whole shards only.
+OUTPUT is the folder or s3://bucket/prefix that `ffaa score` wrote to. Every command may be used while it is
+being written to; `show` and `verify` see whole shards only.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from ffaa_core.errors import ConfigurationError
@@ -23,17 +24,49 @@ Read the whole table and check it: digests of plans and data files, counts, one
 row per planned image. The exit code is 2 if anything is wrong."""
 
 
+ABANDON = """\
+Close the open run as it is: shards that are committed keep their rows, the
+others never get any in this run, and the next `ffaa score` plans their images
+again. For a run that cannot or shall not be finished. Whoever still works on it
+stops with exit code 75. If the command was interrupted, the same one goes on."""
+
+GC = """\
+Delete data files that no row is read from and none ever will be: those of
+writers who lost their shard to another, which restarts leave behind. Shards that
+are not committed yet keep all their files."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands."""
     subcommands = parser.add_subparsers(metavar="SUBCOMMAND", required=True)
-    show = subcommands.add_parser(
-        "show",
-        help="show the rows, in a terminal or as JSON, CSV or Parquet",
-        description=SHOW,
-        epilog=parser.epilog,
-        formatter_class=parser.formatter_class,
-    )
-    show.add_argument("output", metavar="OUTPUT", help="the table: a folder or s3://bucket/prefix")
+
+    def add(
+        name: str, do: Callable[[argparse.Namespace], int], summary: str, description: str
+    ) -> argparse.ArgumentParser:
+        subcommand = subcommands.add_parser(
+            name,
+            help=summary,
+            description=description,
+            epilog=parser.epilog,
+            formatter_class=parser.formatter_class,
+        )
+        subcommand.add_argument("output", metavar="OUTPUT", help="the table: a folder or s3://bucket/prefix")
+        subcommand.set_defaults(do=do)
+        return subcommand
+
+    _add_show_options(add("show", _show, "show the rows, in a terminal or as JSON, CSV or Parquet", SHOW))
+    add("verify", _verify, "check every digest, count and key", VERIFY)
+    add("abandon", _abandon, "close the open run without the shards that are not committed", ABANDON)
+    gc = add("gc", _gc, "delete the files of writers who lost their shard to another", GC)
+    gc.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the chosen subcommand says."""
+    return int(args.do(args))
+
+
+def _add_show_options(show: argparse.ArgumentParser) -> None:
     show.add_argument(
         "--status",
         type=_statuses,
@@ -63,21 +96,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write to FILE; its ending tells the format if --format does not",
     )
-    show.set_defaults(do=_show)
-    verify = subcommands.add_parser(
-        "verify",
-        help="check every digest, count and key",
-        description=VERIFY,
-        epilog=parser.epilog,
-        formatter_class=parser.formatter_class,
-    )
-    verify.add_argument("output", metavar="OUTPUT", help="the table: a folder or s3://bucket/prefix")
-    verify.set_defaults(do=_verify)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Do what the chosen subcommand says."""
-    return int(args.do(args))
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -117,6 +135,36 @@ def _verify(args: argparse.Namespace) -> int:
         print("1 problem found" if problems == 1 else f"{problems} problems found")
         return 2
     print("the table is as it was committed" if findings else "no run yet")
+    return 0
+
+
+def _abandon(args: argparse.Namespace) -> int:
+    from ffaa_core.printable import printable
+    from ffaa_core.table import VerdictTable
+
+    table = VerdictTable.open(args.output)
+    run = table.open_run()
+    if run is None:
+        print(f"no run is open in {table.uri}: there is nothing to abandon")
+        return 0
+    n_rows = run.abandon().counts.images
+    named = f" ({printable(run.plan.name)})" if run.plan.name else ""
+    rest = "" if n_rows == run.n_images else "; the next `ffaa score` plans the others again"
+    print(f"run {run.ordinal}{named} is closed: {n_rows} of its {run.n_images} images have a row{rest}")
+    return 0
+
+
+def _gc(args: argparse.Namespace) -> int:
+    from ffaa_core.table import VerdictTable
+    from ffaa_core.table.garbage import collect_garbage
+
+    table = VerdictTable.open(args.output)
+    n_files = n_bytes = 0
+    for lost in collect_garbage(table, dry_run=args.dry_run):
+        print(f"{lost.size:>12,} bytes  {lost.uri}", flush=True)
+        n_files, n_bytes = n_files + 1, n_bytes + lost.size
+    did = "would be deleted" if args.dry_run else "deleted"
+    print(f"{n_files} file{'' if n_files == 1 else 's'}, {n_bytes:,} bytes {did}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`ffaa table show` and `ffaa table verify`, as a user calls them."""
+"""The subcommands of `ffaa table`, as a user calls them."""
 
 import csv
 import io
@@ -273,7 +273,7 @@ def test_a_folder_that_is_no_table_is_no_place_to_write_to(tmp_path, capsys):
         assert "new OUTPUT" not in error
 
 
-@pytest.mark.parametrize("subcommand", ["show", "verify"])
+@pytest.mark.parametrize("subcommand", ["show", "verify", "abandon", "gc"])
 def test_help_tells_the_caveat_and_the_exit_codes(subcommand, capsys):
     with pytest.raises(SystemExit):
         main(["table", subcommand, "--help"])
@@ -310,3 +310,53 @@ def test_a_run_that_goes_on_is_shown(tmp_path, capsysbinary):
     run.commit(1, rows_of(run, 1), writer="w", engine={})
     assert "2 images" in told(capsysbinary, "show", table.uri)
     assert b"1 of its shards" in printed(capsysbinary, "verify", table.uri)
+
+
+@pytest.fixture
+def half_done(tmp_path):
+    """A table with an open run of two shards, of which one was committed twice."""
+    table = VerdictTable.open(str(tmp_path / "out"), create=True)
+    listing = [PlannedImage(image_uri=f"s3://in/{i}") for i in range(5)]
+    run = table.plan(listing, fingerprint="f", settings={}, shard_size=3, name="monday")
+    for writer in ("w", "loser"):
+        run.commit(0, rows_of(run, 0), writer=writer, engine={})
+    return table
+
+
+def test_abandon_closes_the_open_run_once(half_done, capsysbinary):
+    closed = (
+        "run 1 (monday) is closed: 3 of its 5 images have a row; the next `ffaa score` plans the others again"
+    )
+    assert printed(capsysbinary, "abandon", half_done.uri).decode() == closed + "\n"
+    assert b"no run is open" in printed(capsysbinary, "abandon", half_done.uri)
+    assert b"1 of its shards were abandoned and have no rows\n" in printed(
+        capsysbinary, "verify", half_done.uri
+    )
+    text = told(capsysbinary, "show", half_done.uri)
+    assert "run 1 was abandoned: 2 of its images have no row from it\n3 images: 3 scored" in text
+
+
+def test_a_run_that_was_abandoned_is_not_spoken_of_once_another_followed(half_done, capsysbinary):
+    half_done.open_run().abandon()
+    listing = [PlannedImage(image_uri=f"s3://in/{i}") for i in range(5)]
+    run = half_done.plan(listing, fingerprint="f", settings={})
+    score_all(run)
+    run.close(0)
+    text = told(capsysbinary, "show", half_done.uri)
+    assert "abandoned" not in text
+    assert "5 images: 5 scored" in text
+
+
+def test_gc_says_what_it_deletes(half_done, capsysbinary):
+    files = sorted(half_done.store.list("runs/1/verdicts/"), key=lambda info: info.key)
+    winner = next(half_done.open_run().markers()).file
+    (lost,) = (info for info in files if info.key != winner)
+    lines = printed(capsysbinary, "gc", half_done.uri, "--dry-run").decode().splitlines()
+    assert [line.split() for line in lines] == [
+        [f"{lost.size:,}", "bytes", lost.uri],
+        ["1", "file,", f"{lost.size:,}", "bytes", "would", "be", "deleted"],
+    ]
+    assert half_done.store.exists(lost.key)
+    assert b"1 file, " in printed(capsysbinary, "gc", half_done.uri)
+    assert [info.key for info in half_done.store.list("runs/1/verdicts/")] == [winner]
+    assert printed(capsysbinary, "gc", half_done.uri) == b"0 files, 0 bytes deleted\n"
