@@ -29,6 +29,9 @@ _NEEDED = (
 )
 """What a config.json must say itself: Transformers' defaults change from version to version."""
 
+_NEEDED_OF_MISTRAL = ("rope_theta", "num_key_value_heads", "sliding_window")
+"""What differs among Mistrals: some have no sliding window, where Transformers has one by default."""
+
 _OLD_NAMES = {"rope_theta", "rope_scaling"}
 """Settings that Transformers 5 keeps as `rope_parameters`, and still understands."""
 
@@ -83,6 +86,7 @@ def read_config(
         BundleError: there is no such configuration, or it is of a model that FFAA is not.
     """
     raw = read_json(path)
+    _check_not_quantised(path, raw)
     try:
         config = (
             _of_transformers(path, raw)
@@ -93,6 +97,16 @@ def read_config(
         raise BundleError(f"{path} is not the configuration of a LLaVA: {error}") from error
     _check_is_ours(path, config)
     return config
+
+
+def _check_not_quantised(path: Path, raw: dict[str, Any]) -> None:
+    text = raw.get("text_config")
+    for settings in (raw, text if isinstance(text, dict) else {}):
+        if settings.get("quantization_config"):
+            raise BundleError(
+                f"{path} says that the weights are quantised ({settings['quantization_config']}): give those "
+                "they were made from"
+            )
 
 
 def _of_transformers(path: Path, raw: dict[str, Any]) -> "LlavaConfig":
@@ -118,11 +132,13 @@ def _of_original(
     _check_among(path, "model_type", raw.get("model_type"), _TEXT_MODELS)
     for name, only in _ONLY.items():
         _check_among(path, name, raw.get(name, only), (only,))
-    if missing := [name for name in _NEEDED if name not in raw]:
+    is_mistral = _TEXT_MODELS[raw["model_type"]] == "mistral"
+    needed = _NEEDED + (_NEEDED_OF_MISTRAL if is_mistral else ())
+    if missing := [name for name in needed if name not in raw]:
         raise BundleError(
             f"{path} does not say {', '.join(missing)}: take the one that belongs to these weights"
         )
-    kind: Any = MistralConfig if _TEXT_MODELS[raw["model_type"]] == "mistral" else LlamaConfig
+    kind: Any = MistralConfig if is_mistral else LlamaConfig
     of_the_text = (kind().to_dict().keys() - _NOT_OF_THE_TEXT) | _OLD_NAMES
     tower_name = str(raw.get("mm_vision_tower"))
     return _llava(
@@ -135,6 +151,8 @@ def _of_original(
 def _llava(text: Any, vision: Any, **settings: Any) -> "LlavaConfig":
     from transformers import LlavaConfig
 
+    if text.pad_token_id not in range(text.vocab_size):
+        text.pad_token_id = None  # of older checkpoints: -1, or a row that was never added
     return LlavaConfig(
         text_config=text,
         vision_config=vision,
@@ -154,6 +172,7 @@ def _check_is_ours(path: Path, config: "LlavaConfig") -> None:
     _check_among(path, "the vision tower's image_size", vision.image_size, (CROP_SIZE,))
     _check_among(path, "the vision tower's patch_size", vision.patch_size, (14,))
     _check_among(path, "projector_hidden_act", config.projector_hidden_act, ("gelu",))
+    _check_among(path, "vision_feature_layer (mm_vision_select_layer)", config.vision_feature_layer, (-2,))
     _check_among(path, "the vision features", config.vision_feature_select_strategy, ("default",))
 
 

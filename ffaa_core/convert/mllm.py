@@ -16,7 +16,7 @@ from ffaa_core.errors import BundleError
 from ffaa_core.fold import fold
 
 if TYPE_CHECKING:
-    from transformers import LlavaConfig
+    from transformers import GenerationConfig, LlavaConfig
 
 Transform = Callable[[str, torch.Tensor], torch.Tensor]
 """A tensor's name in the bundle and its value, to its new value of the same shape and dtype."""
@@ -69,6 +69,7 @@ class MllmSource:
         self._config.image_token_index = tokenizer.image_token_id
         self._config.dtype = self._weights.meta[EMBEDDING].dtype
         self.shapes: Mapping[str, Shape] = _expected_shapes(self._config)
+        self._generation_config = _generation_config(source / "config.json", self._config)
 
     def write(
         self,
@@ -96,7 +97,8 @@ class MllmSource:
                 yield name, transform(name, tensor) if transform else tensor
 
         write_weights(directory, layout, read, shard_bytes)
-        _write_configs(directory, self._config)
+        self._config.save_pretrained(directory)
+        self._generation_config.save_pretrained(directory)
 
     def _has_tower(self) -> bool:
         return any(name.startswith(TOWER) for name in self._weights.shapes)
@@ -177,14 +179,19 @@ def _expected_shapes(config: "LlavaConfig") -> dict[str, Shape]:
     return {published_name(name): tuple(tensor.shape) for name, tensor in model.named_parameters()}
 
 
-def _write_configs(directory: Path, config: "LlavaConfig") -> None:
+def _generation_config(path: Path, config: "LlavaConfig") -> "GenerationConfig":
+    """Greedy decoding; checked now, as Transformers would only when it is saved, after all the weights."""
     from transformers import GenerationConfig
 
-    config.save_pretrained(directory)
     text = _text(config)
-    GenerationConfig(  # type: ignore[no-untyped-call]
-        bos_token_id=text.bos_token_id,
-        eos_token_id=text.eos_token_id,
-        pad_token_id=text.pad_token_id,
-        do_sample=False,
-    ).save_pretrained(directory)
+    try:
+        generation = GenerationConfig(  # type: ignore[no-untyped-call]
+            bos_token_id=text.bos_token_id,
+            eos_token_id=text.eos_token_id,
+            pad_token_id=text.pad_token_id,
+            do_sample=False,
+        )
+        generation.validate(strict=True)
+    except (ValueError, TypeError) as error:
+        raise BundleError(f"with the tokens that {path} names no text can be generated: {error}") from error
+    return generation
