@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mode
 from typing import Any
 
-from transformers import CLIPVisionConfig
+from transformers import CLIPConfig, CLIPVisionConfig
 
 from ffaa_core.convert.json_file import read_json
 from ffaa_core.convert.weights import Shape
@@ -59,9 +59,10 @@ def transformers_config(folder: Path) -> tuple[dict[str, Any], bool]:
     if kind not in ("clip", "clip_vision_model"):
         raise BundleError(f"{file} is of model_type {kind}, and not clip or clip_vision_model. {WANTED}")
     try:
-        clip = CLIPVisionConfig.from_dict(stated["vision_config"] if kind == "clip" else stated)
+        whole: Any = (CLIPConfig if kind == "clip" else CLIPVisionConfig).from_dict(stated)
     except Exception as error:  # Transformers checks each setting in its own way
         raise BundleError(f"{file} does not describe CLIP ({error}). {WANTED}") from error
+    clip = whole.vision_config if kind == "clip" else whole
     if clip.hidden_act not in ("quick_gelu", "gelu") or clip.layer_norm_eps != 1e-5:
         raise BundleError(
             f"{file} has hidden_act {clip.hidden_act} and layer_norm_eps {clip.layer_norm_eps}; CLIP has "
@@ -75,8 +76,9 @@ def transformers_config(folder: Path) -> tuple[dict[str, Any], bool]:
         "head_width": clip.hidden_size // clip.num_attention_heads,
         "mlp_ratio": clip.intermediate_size / clip.hidden_size,
     }
-    embed_dim = stated.get("projection_dim", clip.projection_dim)
-    return _model_config(embed_dim, vision, quick_gelu=clip.hidden_act == "quick_gelu"), kind == "clip"
+    return _model_config(
+        whole.projection_dim, vision, quick_gelu=clip.hidden_act == "quick_gelu"
+    ), kind == "clip"
 
 
 def _model_config(embed_dim: Any, vision: dict[str, Any], *, quick_gelu: bool) -> dict[str, Any]:

@@ -27,6 +27,7 @@ STEMS = {
 """The usual names of weights in a folder, the preferred first."""
 
 _AGAIN = "Download or copy it again"
+_OPEN_CLIP, _OPEN_CLIP_CONFIG = "open_clip_", "open_clip_config.json"
 _ZIP = b"PK"
 
 
@@ -40,7 +41,8 @@ class FoundFiles(NamedTuple):
 def find_files(source: Path) -> FoundFiles:
     """The files that hold the weights of `source`: itself, or a folder's by their usual names.
 
-    Safetensors are preferred to PyTorch's, one file to shards with an index, an index to shards without.
+    Safetensors are preferred to PyTorch's, one file to shards with an index, an index to shards without. Of
+    an open_clip folder it is open_clip's own: a `model.safetensors` there names the tensors as timm does.
 
     Raises:
         BundleError: there is nothing of that name, no such file in the folder, or not every shard.
@@ -49,11 +51,13 @@ def find_files(source: Path) -> FoundFiles:
         return FoundFiles([source], {})
     if not source.is_dir():
         raise BundleError(f"there is no file or folder {source}: give where the weights lie")
-    for suffix, stems in STEMS.items():
-        for stem in stems:
-            if found := _usual_files(source, stem, suffix):
-                return found
-    usual = ", ".join(f"{stem}*{suffix}" for suffix, stems in STEMS.items() for stem in stems)
+    names = [(stem, suffix) for suffix, stems in STEMS.items() for stem in stems]
+    if (source / _OPEN_CLIP_CONFIG).is_file():
+        names.sort(key=lambda name: not name[0].startswith(_OPEN_CLIP))
+    for stem, suffix in names:
+        if found := _usual_files(source, stem, suffix):
+            return found
+    usual = ", ".join(f"{stem}*{suffix}" for stem, suffix in names)
     raise BundleError(
         f"the folder {source} holds no weights: none of {usual}. Name the file itself, or another folder"
     )

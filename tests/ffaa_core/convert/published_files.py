@@ -126,6 +126,105 @@ def vision_config(sizes: Sizes) -> dict[str, Any]:
     }
 
 
+def openai_hub_config(sizes: Sizes) -> dict[str, Any]:
+    """`config.json` of `openai/clip-vit-large-patch14-336`, but for the sizes."""
+    generation = {
+        "bad_words_ids": None,
+        "begin_suppress_tokens": None,
+        "decoder_start_token_id": None,
+        "diversity_penalty": 0.0,
+        "do_sample": False,
+        "early_stopping": False,
+        "encoder_no_repeat_ngram_size": 0,
+        "exponential_decay_length_penalty": None,
+        "forced_bos_token_id": None,
+        "forced_eos_token_id": None,
+        "length_penalty": 1.0,
+        "max_length": 20,
+        "min_length": 0,
+        "no_repeat_ngram_size": 0,
+        "num_beam_groups": 1,
+        "num_beams": 1,
+        "num_return_sequences": 1,
+        "output_scores": False,
+        "remove_invalid_values": False,
+        "repetition_penalty": 1.0,
+        "return_dict_in_generate": False,
+        "temperature": 1.0,
+        "top_k": 50,
+        "top_p": 1.0,
+        "typical_p": 1.0,
+    }
+    of_both = generation | {
+        "_name_or_path": "",
+        "add_cross_attention": False,
+        "architectures": None,
+        "attention_dropout": 0.0,
+        "chunk_size_feed_forward": 0,
+        "cross_attention_hidden_size": None,
+        "dropout": 0.0,
+        "finetuning_task": None,
+        "hidden_act": "quick_gelu",
+        "id2label": {"0": "LABEL_0", "1": "LABEL_1"},
+        "initializer_factor": 1.0,
+        "initializer_range": 0.02,
+        "is_decoder": False,
+        "is_encoder_decoder": False,
+        "label2id": {"LABEL_0": 0, "LABEL_1": 1},
+        "layer_norm_eps": 1e-05,
+        "output_attentions": False,
+        "output_hidden_states": False,
+        "prefix": None,
+        "problem_type": None,
+        "pruned_heads": {},
+        "return_dict": True,
+        "sep_token_id": None,
+        "task_specific_params": None,
+        "tf_legacy_loss": False,
+        "tie_encoder_decoder": False,
+        "tie_word_embeddings": True,
+        "tokenizer_class": None,
+        "torch_dtype": None,
+        "torchscript": False,
+        "transformers_version": "4.21.3",
+        "use_bfloat16": False,
+    }
+    text = {
+        "hidden_size": 8,
+        "intermediate_size": 32,
+        "num_attention_heads": 1,
+        "num_hidden_layers": 1,
+        "projection_dim": sizes.embed_dim,
+    }
+    vision = {
+        "hidden_size": sizes.width,
+        "image_size": 336,
+        "intermediate_size": 4 * sizes.width,
+        "num_attention_heads": sizes.image_heads,
+        "num_hidden_layers": sizes.image_layers,
+        "patch_size": 14,
+        "projection_dim": sizes.embed_dim,
+    }
+    tokens = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
+    no_tokens = dict.fromkeys(tokens)
+    only_text = {"model_type": "clip_text_model", "max_position_embeddings": 77, "vocab_size": 49408}
+    only_vision = {"model_type": "clip_vision_model", "num_channels": 3}
+    return {
+        "_name_or_path": "openai/clip-vit-large-patch14-336",
+        "architectures": ["CLIPModel"],
+        "initializer_factor": 1.0,
+        "logit_scale_init_value": 2.6592,
+        "model_type": "clip",
+        "projection_dim": sizes.embed_dim,
+        "text_config": of_both | tokens | only_text | text,
+        "text_config_dict": text,
+        "torch_dtype": "float32",
+        "transformers_version": None,
+        "vision_config": of_both | no_tokens | only_vision | vision,
+        "vision_config_dict": vision,
+    }
+
+
 def openai_tensors(clip: Tensors) -> Tensors:
     """The same CLIP as OpenAI's own file holds it, beginning with its text tower's."""
     tower = {

@@ -112,10 +112,41 @@ def test_whoever_publishes_it_the_vision_part_is_the_same_tensor_for_tensor(
     assert type(visual.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
 
 
+@pytest.mark.parametrize("file", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+def test_of_an_open_clip_folder_it_is_open_clips_file(file: str, tmp_path: Path) -> None:
+    """The hub's folders have the same tower beside it as timm names it."""
+    (save_file if file.endswith(".safetensors") else torch.save)(OPENAI, tmp_path / file)
+    _write_open_clip_config(tmp_path)
+    save_file({"blocks.0.attn.qkv.weight": torch.ones(384, 128)}, tmp_path / "model.safetensors")
+    VisionSource(tmp_path).write(tmp_path / "vision")
+    found = load_file(tmp_path / "vision" / "open_clip_model.safetensors")
+    assert all(torch.equal(found[name], TOWER[name]) for name in TOWER)
+
+
 def test_the_number_of_heads_is_that_of_the_configuration(tmp_path: Path) -> None:
     published.write_clip(tmp_path, Sizes(image_heads=4))
     VisionSource(tmp_path).write(tmp_path / "vision")
     assert load_vision(tmp_path / "vision").transformer.resblocks[0].attn.num_heads == 4
+
+
+def test_openais_own_configuration_on_the_hub_is_read(tmp_path: Path) -> None:
+    """Long, of Transformers 4.21, with all that it had for generation, and each model's sizes twice."""
+    published.write_clip(tmp_path, SIZES)
+    (tmp_path / "config.json").write_text(json.dumps(published.openai_hub_config(SIZES)))
+    VisionSource(tmp_path).write(tmp_path / "vision")
+    found = load_file(tmp_path / "vision" / "open_clip_model.safetensors")
+    assert all(torch.equal(found[name], TOWER[name]) for name in TOWER)
+    assert load_vision(tmp_path / "vision").transformer.resblocks[0].attn.num_heads == SIZES.image_heads
+
+
+def test_sizes_that_are_said_twice_are_read_as_transformers_reads_them(tmp_path: Path) -> None:
+    config = published.openai_hub_config(SIZES)
+    config["vision_config"]["num_attention_heads"] = 1
+    published.write_clip(tmp_path, SIZES)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    theirs = CLIPConfig.from_pretrained(tmp_path).vision_config.num_attention_heads
+    VisionSource(tmp_path).write(tmp_path / "vision")
+    assert load_vision(tmp_path / "vision").transformer.resblocks[0].attn.num_heads == theirs == 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
