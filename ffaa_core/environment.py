@@ -19,13 +19,18 @@ PACKAGES = (
 
 def environment() -> dict[str, str]:
     """Versions of Python and of the packages that measure, and the accelerator or processor they run on."""
-    versions = {"python": platform.python_version(), "device": _device()}
+    return {"device": _device()} | versions()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that measure, as far as they are installed."""
+    found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            versions[package] = version(package)
+            found[package] = version(package)
         except PackageNotFoundError:
             continue
-    return versions
+    return found
 
 
 def _device() -> str:

@@ -1,0 +1,1 @@
+"""The doctor: whether a big run would go well, found out beforehand."""
