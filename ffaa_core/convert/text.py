@@ -10,7 +10,7 @@ import torch
 from sentencepiece import SentencePieceProcessor
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
-from ffaa_core.convert.json_file import read_json
+from ffaa_core.convert.json_file import AGAIN, read_json
 from ffaa_core.convert.weights import Weights, check, write_weights
 from ffaa_core.errors import BundleError
 
@@ -82,7 +82,7 @@ def _config(source: Path) -> T5Config:
     try:
         config = T5Config.from_dict(stated)
     except Exception as error:  # Transformers checks each setting in its own way
-        raise BundleError(f"{file} does not describe T5 ({error}). Download or copy it again") from error
+        raise BundleError(f"{file} does not describe T5 ({error}). {AGAIN}") from error
     config.architectures = ["T5EncoderModel"]
     config.is_encoder_decoder = False
     return config
@@ -103,7 +103,7 @@ def _tokenizer(source: Path, config: T5Config) -> T5Tokenizer:
     except BundleError:
         raise
     except Exception as error:
-        raise BundleError(f"{file} is no tokenizer of T5 ({error}). Download or copy it again") from error
+        raise BundleError(f"{file} is no tokenizer of T5 ({error}). {AGAIN}") from error
     ids: dict[str, Any] = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     wrong = [
         f"{name} {i} and not {getattr(config, name)}" for name, i in ids.items() if i != getattr(config, name)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffaa_core.convert.json_file import read_json
+from ffaa_core.convert.json_file import AGAIN, read_json
 from ffaa_core.convert.llama_tokenizer import from_sentencepiece, with_image
 from ffaa_core.errors import BundleError
 from ffaa_core.questions import END_OF_ANSWER, IMAGE_TOKEN
@@ -33,14 +33,15 @@ class TokenizerSource:
     """
 
     def __init__(self, folder: Path) -> None:
-        config = _optional(folder / "tokenizer_config.json") | _optional(folder / "special_tokens_map.json")
-        backend = _read(folder, legacy=config.get("legacy", True) is not False)
-        _add_stated(backend, _stated_tokens(folder, config), folder)
-        if backend.token_to_id(END_OF_ANSWER) is None:
+        try:
+            self._tokenizer = _tokenizer(folder)
+        except BundleError:
+            raise
+        except Exception as error:  # of other shapes than they should have, files raise anything
             raise BundleError(
-                f"the tokenizer in {folder} is not a Llama one: it has no {END_OF_ANSWER} to end an answer"
-            )
-        self._tokenizer = _with_roles(with_image(backend), config)
+                f"the files of the tokenizer in {folder} are not what they should be "
+                f"({type(error).__name__}: {error}). {AGAIN}"
+            ) from error
         vocabulary = self._tokenizer.get_vocab()
         self.image_token_id: int = vocabulary[IMAGE_TOKEN]
         self.vocab_size: int = max(vocabulary.values()) + 1
@@ -64,6 +65,17 @@ def write_processor(tokenizer: "PreTrainedTokenizerBase", directory: Path) -> No
         num_additional_image_tokens=1,
     )
     processor.save_pretrained(directory)
+
+
+def _tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    config = _optional(folder / "tokenizer_config.json") | _optional(folder / "special_tokens_map.json")
+    backend = _read(folder, legacy=config.get("legacy", True) is not False)
+    _add_stated(backend, _stated_tokens(folder, config), folder)
+    if backend.token_to_id(END_OF_ANSWER) is None:
+        raise BundleError(
+            f"the tokenizer in {folder} is not a Llama one: it has no {END_OF_ANSWER} to end an answer"
+        )
+    return _with_roles(with_image(backend), config)
 
 
 def _read(folder: Path, legacy: bool) -> "Tokenizer":
@@ -94,7 +106,7 @@ def _stated_tokens(folder: Path, config: dict[str, Any]) -> dict[int, "AddedToke
         index: AddedToken(token, special=True)
         for token, index in _optional(folder / "added_tokens.json").items()
     }
-    for index, token in config.get("added_tokens_decoder", {}).items():
+    for index, token in (config.get("added_tokens_decoder") or {}).items():
         flags = {name: token[name] for name in ("lstrip", "rstrip", "normalized", "special") if name in token}
         added[int(index)] = AddedToken(token["content"], **flags)
     return added

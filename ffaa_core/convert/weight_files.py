@@ -5,7 +5,6 @@ in them. Both are mapped into memory, so that a tensor costs memory only once it
 TorchScript archives, as OpenAI published CLIP, and files that PyTorch before 1.6 wrote are loaded whole.
 """
 
-import json
 import pickle
 import re
 import zipfile
@@ -16,6 +15,7 @@ from typing import NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ffaa_core.convert.json_file import AGAIN, read_json
 from ffaa_core.errors import BundleError
 
 SAFETENSORS = ".safetensors"
@@ -26,7 +26,6 @@ STEMS = {
 }
 """The usual names of weights in a folder, the preferred first."""
 
-_AGAIN = "Download or copy it again"
 _OPEN_CLIP, _OPEN_CLIP_CONFIG = "open_clip_", "open_clip_config.json"
 _ZIP = b"PK"
 
@@ -80,11 +79,11 @@ def _usual_files(folder: Path, stem: str, suffix: str) -> FoundFiles | None:
 def _read_index(index: Path) -> dict[str, str]:
     """Tensor to the file it is in, as an index of shards says; all of them are there."""
     try:
-        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = read_json(index)["weight_map"]
         missing = sorted({file for file in files.values() if not (index.parent / file).is_file()})
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (KeyError, AttributeError, TypeError) as error:
         raise BundleError(
-            f"{index} is not an index of weights ({type(error).__name__}: {error}). {_AGAIN}"
+            f"{index} is not an index of weights ({type(error).__name__}: {error}). {AGAIN}"
         ) from error
     if missing:
         raise BundleError(
@@ -129,7 +128,7 @@ def _open_safetensors(file: Path) -> Mapping[str, torch.Tensor]:
         with safe_open(file, framework="pt") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
-        raise BundleError(f"{file} is truncated, or not a safetensors file ({error}). {_AGAIN}") from error
+        raise BundleError(f"{file} is truncated, or not a safetensors file ({error}). {AGAIN}") from error
 
 
 def _open_pickled(file: Path) -> Mapping[str, torch.Tensor]:
@@ -159,7 +158,7 @@ def _is_torchscript(file: Path) -> bool:
 
 def _damaged(file: Path, error: Exception) -> BundleError:
     reason = f"{type(error).__name__}: {error}".splitlines()[0].split(". ")[0]
-    return BundleError(f"{file} is truncated, or not a file of PyTorch weights ({reason}). {_AGAIN}")
+    return BundleError(f"{file} is truncated, or not a file of PyTorch weights ({reason}). {AGAIN}")
 
 
 def _tensors_of(file: Path, content: object) -> dict[str, torch.Tensor]:

@@ -249,6 +249,37 @@ def test_a_damaged_tokenizer_is_refused_by_name(name: str, tmp_path: Path) -> No
         TokenizerSource(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"added_tokens": {"<pad>": None}},
+        {"added_tokens": {"<pad>": "next"}},
+        {"tokenizer_config": {"added_tokens_decoder": ["<pad>"]}},
+        {"tokenizer_config": {"added_tokens_decoder": {"400": None}}},
+        {"tokenizer_config": {"added_tokens_decoder": {"last": {"content": "<pad>"}}}},
+        {"tokenizer_config": {"added_tokens_decoder": {"400": {"content": 3}}}},
+        {"tokenizer_config": {"added_tokens_decoder": {"400": {"content": "<pad>", "special": "very"}}}},
+        {"tokenizer": {"model": None}},
+        {"tokenizer": {"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": {}}}},
+    ],
+    ids=str,
+)
+def test_a_file_of_another_shape_is_refused_naming_the_folder(
+    files: dict[str, Any], source: Callable[..., Path]
+) -> None:
+    folder = source(**files)
+    if "tokenizer" in files:
+        (folder / "tokenizer.model").unlink()
+    with pytest.raises(BundleError, match=str(folder)):
+        TokenizerSource(folder)
+
+
+@pytest.mark.parametrize("nothing", [None, {}])
+def test_tokens_that_are_stated_as_none_are_none(nothing: object, source: Callable[..., Path]) -> None:
+    folder = source(tokenizer_config={"added_tokens_decoder": nothing})
+    assert TokenizerSource(folder).image_token_id == VOCABULARY
+
+
 def test_files_that_contradict_each_other_are_refused(source: Callable[..., Path]) -> None:
     with pytest.raises(BundleError, match=f"<pad> the id {VOCABULARY}, the files beside it 5"):
         TokenizerSource(source(added_tokens={"<pad>": 5}))
