@@ -20,7 +20,6 @@ from ffaa_core.mids.network import MidsConfig, MidsNetwork, is_trained
 
 _IMAGE_ENCODER = "image_encoder."
 _PUBLISHED_IMAGE_ENCODER = "image_encoder.vision_model."
-_NO_SHARDS = 2**62
 
 
 class MidsSource:
@@ -57,7 +56,7 @@ class MidsSource:
     def write(self, directory: Path) -> None:
         """Write `mids/`, in the precision of the source."""
         stem = MIDS_WEIGHTS.removesuffix(".safetensors")
-        write_weights(directory, self._trained.layout, self._trained.items, shard_bytes=_NO_SHARDS, stem=stem)
+        write_weights(directory, self._trained.layout, self._trained.items, shard_bytes=None, stem=stem)
         config = json.dumps(asdict(self.config), indent=2) + "\n"
         (directory / MIDS_CONFIG).write_text(config, encoding="utf-8")
 

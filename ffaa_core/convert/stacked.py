@@ -6,11 +6,11 @@ import torch
 
 from ffaa_core.convert.weights import Shape, Weights
 
-Sources = Mapping[str, tuple[str, ...]]
+Stacks = Mapping[str, tuple[str, ...]]
 """New name of a tensor to the names of those it is made of, as they are stacked on their first axis."""
 
 
-def expected_sources(sources: Sources, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+def expected_sources(sources: Stacks, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
     """Name and shape of every source tensor, given the `shapes` of what is made of them."""
     expected: dict[str, Shape] = {}
     for name, parts in sources.items():
@@ -22,7 +22,7 @@ def expected_sources(sources: Sources, shapes: Mapping[str, Shape]) -> dict[str,
 class Stacked:
     """The tensors that `sources` names, made of those of `weights`: what `write_weights` asks for."""
 
-    def __init__(self, weights: Weights, sources: Sources) -> None:
+    def __init__(self, weights: Weights, sources: Stacks) -> None:
         self._weights = weights
         self._sources = sources
 

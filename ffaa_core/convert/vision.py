@@ -10,7 +10,7 @@ import torch
 from open_clip.transformer import VisionTransformer
 
 from ffaa_core.convert.clip import transformers_names
-from ffaa_core.convert.stacked import Sources, Stacked, expected_sources
+from ffaa_core.convert.stacked import Stacks, Stacked, expected_sources
 from ffaa_core.convert.vision_config import WANTED, open_clip_config, openai_config, transformers_config
 from ffaa_core.convert.weights import Shape, Weights, check, write_weights
 from ffaa_core.errors import BundleError
@@ -28,8 +28,6 @@ _PASSED_OVER = re.compile(
     r"|input_resolution|context_length|vocab_size"
 )
 """CLIP's text tower, and numbers that only training or OpenAI's own code needs."""
-
-_NO_SHARDS = 2**62
 
 
 class VisionSource:
@@ -57,7 +55,7 @@ class VisionSource:
         if any(name.startswith("visual.") for name in found):
             self.config = open_clip_config(folder) or openai_config(found)
             self.shapes = _tower_shapes(self.config, source)
-            sources: Sources = {name: (name,) for name in self.shapes}
+            sources: Stacks = {name: (name,) for name in self.shapes}
             expected = self.shapes
         elif any(_TRANSFORMERS_TOWER.match(name) for name in found):
             self.config, has_projection = transformers_config(folder)
@@ -87,7 +85,7 @@ class VisionSource:
         CLIP's projection, which MIDS never uses but open_clip wants, is zero where the source has none.
         """
         stem = VISION_WEIGHTS.removesuffix(".safetensors")
-        write_weights(directory, self.layout, self.items, shard_bytes=_NO_SHARDS, stem=stem)
+        write_weights(directory, self.layout, self.items, shard_bytes=None, stem=stem)
         config = json.dumps({"model_cfg": self.config}, indent=2) + "\n"
         (directory / VISION_CONFIG).write_text(config, encoding="utf-8")
 
@@ -108,7 +106,7 @@ def _without_text_tower(name: str) -> str | None:
     return None if _PASSED_OVER.fullmatch(name) else name
 
 
-def _transformers_sources(shapes: Collection[str], found: Collection[str]) -> Sources:
+def _transformers_sources(shapes: Collection[str], found: Collection[str]) -> Stacks:
     """For each of open_clip's names those of Transformers, which may lack their prefix in a lone tower."""
     prefix = "vision_model." if any(name.startswith("vision_model.") for name in found) else ""
     return {

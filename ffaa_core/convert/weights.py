@@ -5,6 +5,7 @@ time into memory.
 """
 
 import json
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -155,7 +156,7 @@ def write_weights(
     folder: Path,
     layout: Mapping[str, torch.Tensor],
     read: Callable[[Collection[str]], Iterable[tuple[str, torch.Tensor]]],
-    shard_bytes: int = SHARD_BYTES,
+    shard_bytes: int | None = SHARD_BYTES,
     stem: str = "model",
 ) -> None:
     """Write `<stem>.safetensors`, or shards of it with their index, holding one shard in memory at a time.
@@ -165,12 +166,15 @@ def write_weights(
     Args:
         layout: what is to be written, in its order: tensors of the right shape and dtype, as `Weights.meta`.
         read: gives the tensors of the names it is asked for, in any order, as `Weights.items`.
+        shard_bytes: of each shard; None for a single file.
 
     Raises:
         BundleError: `read` gives something else than `layout` says.
     """
     split = split_torch_state_dict_into_shards(
-        dict(layout), filename_pattern=f"{stem}{{suffix}}.safetensors", max_shard_size=shard_bytes
+        dict(layout),
+        filename_pattern=f"{stem}{{suffix}}.safetensors",
+        max_shard_size=sys.maxsize if shard_bytes is None else shard_bytes,
     )
     folder.mkdir(parents=True, exist_ok=True)
     for file, names in split.filename_to_tensors.items():

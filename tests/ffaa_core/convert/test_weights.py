@@ -241,9 +241,13 @@ def test_an_index_that_contradicts_its_shards_is_refused(tmp_path: Path, tensors
     with pytest.raises(BundleError, match=f"names tensors that are not where it says: absent in {file}"):
         Weights.open(tmp_path)
 
-    index.write_text("[]")
-    with pytest.raises(BundleError, match="is not an index of weights"):
-        Weights.open(tmp_path)
+    for content, told in (
+        ("[]", "not a JSON object"),
+        ('{"weight_map": null}', "is not an index of weights"),
+    ):
+        index.write_text(content)
+        with pytest.raises(BundleError, match=f"{index.name} .*{told}"):
+            Weights.open(tmp_path)
 
 
 def test_check_names_every_missing_unknown_and_mis_shaped_tensor() -> None:
@@ -265,6 +269,12 @@ def test_check_names_every_missing_unknown_and_mis_shaped_tensor() -> None:
         "  of the wrong shape: layers.3.k.weight (4, 5), expected (4, 4)",
         "  of the wrong shape: norm (5,), expected (4,)",
     ]
+
+
+def test_without_a_limit_there_is_one_file(tmp_path: Path, tensors: Tensors) -> None:
+    meta = {name: tensor.to("meta") for name, tensor in tensors.items()}
+    write_weights(tmp_path, meta, lambda names: [(name, tensors[name]) for name in names], shard_bytes=None)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 def test_check_passes_what_is_as_expected() -> None:
