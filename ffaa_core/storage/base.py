@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
-from ffaa_core.errors import NotFoundError
+from ffaa_core.errors import AlreadyExistsError, NotFoundError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,3 +92,9 @@ class Store(ABC):
     def read_many(self, keys: Iterable[str]) -> Iterator[bytes]:
         """The bytes of several small objects, in order."""
         return (self.read(key).data for key in keys)
+
+    def create_missing(self, objects: Iterable[tuple[str, bytes]]) -> None:
+        """Create each of several small objects, in any order, unless there is one under its key."""
+        for key, data in objects:
+            with suppress(AlreadyExistsError):
+                self.create(key, data)

@@ -39,7 +39,8 @@ TRANSPORT_ATTEMPTS = 6
 ATTEMPTS = 6
 """Tries of one verb, for what botocore does not repeat: a 409 on a conditional write, a body cut short."""
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
-READERS = 16
+WORKERS = 16
+"""Threads that read or create several objects."""
 PAGE = 1000
 """Objects asked for in one request of a listing."""
 
@@ -144,8 +145,14 @@ class S3Store(Store):
             self._try("delete", key, lambda: self._client.delete_object(**self._place(key)))
 
     def read_many(self, keys: Iterable[str]) -> Iterator[bytes]:
-        with ThreadPoolExecutor(READERS) as readers:
+        with ThreadPoolExecutor(WORKERS) as readers:
             yield from readers.map(lambda key: self.read(key).data, keys)
+
+    def create_missing(self, objects: Iterable[tuple[str, bytes]]) -> None:
+        one_by_one = super().create_missing
+        with ThreadPoolExecutor(WORKERS) as writers:
+            for _ in writers.map(lambda each: one_by_one([each]), objects):
+                pass
 
     @cached_property
     def _client(self) -> Any:
@@ -158,7 +165,7 @@ class S3Store(Store):
             retries={"mode": "standard", "total_max_attempts": TRANSPORT_ATTEMPTS},
             connect_timeout=10,
             read_timeout=60,
-            max_pool_connections=READERS,
+            max_pool_connections=WORKERS,
             **checksums,  # type: ignore[arg-type]
         )
         try:

@@ -1,7 +1,6 @@
 """A run: a sealed plan, the commits of its shards, and its close. Nothing here waits for or locks anyone."""
 
 import bisect
-import contextlib
 import hashlib
 import tempfile
 import uuid
@@ -154,9 +153,12 @@ class Run:
             What the run came to: not abandoned if it was finished and closed meanwhile.
         """
         writer = uuid.uuid4().hex
-        for shard in self.open_shards():
-            tombstone = Commit.tombstone(run=self.ordinal, shard=shard, writer=writer)
-            self._create_or_keep(layout.commit(self.ordinal, shard), encode(tombstone))
+
+        def tombstone(shard: int) -> tuple[str, bytes]:
+            marker = Commit.tombstone(run=self.ordinal, shard=shard, writer=writer)
+            return layout.commit(self.ordinal, shard), encode(marker)
+
+        self._store.create_missing(map(tombstone, self.open_shards()))
         return self.close(ABANDONED)
 
     def commits(self) -> Iterator[Commit]:
@@ -220,7 +222,7 @@ class Run:
                 "shards are not committed"
             )
         manifest_key, summary_key = layout.manifest(self.ordinal), layout.summary(self.ordinal)
-        self._create_or_keep(manifest_key, manifest.encode(commits))
+        self._store.create_missing([(manifest_key, manifest.encode(commits))])
         mine = Summary(
             run=self.ordinal,
             kind=self.plan.kind,
@@ -232,7 +234,7 @@ class Run:
             engine=_sum_numbers(commit.engine for commit in commits),
             manifest_sha256=hashlib.sha256(self._read(manifest_key)).hexdigest(),
         )
-        self._create_or_keep(summary_key, encode(mine))
+        self._store.create_missing([(summary_key, encode(mine))])
         return decode(Summary, self._read(summary_key), self._store.uri_of(summary_key))
 
     def _committed_shards(self) -> Iterator[int]:
@@ -243,10 +245,6 @@ class Run:
         if not 0 <= shard < self.n_shards:
             raise TableError(f"run {self.ordinal} has shards 0 to {self.n_shards - 1}, not {shard}")
         return self.plan.parts[bisect.bisect(self.plan.parts, shard, key=lambda part: part.first_shard) - 1]
-
-    def _create_or_keep(self, key: str, data: bytes) -> None:
-        with contextlib.suppress(AlreadyExistsError):
-            self._store.create(key, data)
 
     def _read(self, key: str) -> bytes:
         try:

@@ -188,6 +188,14 @@ def test_many_small_objects_are_read_in_order(store):
     assert list(store.read_many(keys)) == [key.encode() for key in keys]
 
 
+def test_only_what_is_missing_is_created(store):
+    store.create("m/7", b"first")
+    store.create_missing((f"m/{i}", b"second") for i in range(30))
+    assert {info.key: store.read(info.key).data for info in store.list()} == {
+        f"m/{i}": b"first" if i == 7 else b"second" for i in range(30)
+    }
+
+
 def test_a_store_survives_pickling(store):
     store.write("data", b"1")
     assert pickle.loads(pickle.dumps(store)).read("data").data == b"1"
@@ -219,6 +227,12 @@ def test_a_missing_bucket_is_a_configuration_error(ceph_server, monkeypatch):
     use(ceph_server, monkeypatch)
     with pytest.raises(ConfigurationError, match="bucket does not exist"):
         list(open_store("s3://there-is-no-such-bucket").list())
+
+
+def test_an_error_in_creating_one_of_many_objects_is_told(moto_server, monkeypatch):
+    use(moto_server, monkeypatch)
+    with pytest.raises(ConfigurationError, match="bucket does not exist"):
+        open_store("s3://there-is-no-such-bucket").create_missing([("a", b""), ("b", b"")])
 
 
 def test_an_endpoint_that_is_down_is_a_storage_error(monkeypatch):

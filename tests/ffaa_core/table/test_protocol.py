@@ -25,6 +25,7 @@ from ffaa_core.errors import (
     RunConflictError,
     TableError,
 )
+from ffaa_core.storage import Store
 from ffaa_core.table import PlannedImage, Run, VerdictTable, garbage, plan
 from ffaa_core.table.garbage import collect_garbage
 from ffaa_core.table.verify import verify
@@ -372,8 +373,8 @@ SEEDED_BUGS = {
         be_overtaken_at_every_call,
     ),
     "a tombstone replaces a commit": (
-        Run.abandon,
-        {"self._create_or_keep(": "self._store.write("},
+        Store.create_missing,
+        {"self.create(key, data)": "self.write(key, data)"},
         lambda: be_overtaken_at_every_call("abandon", "score"),
     ),
     "an abandoned run passes for finished": (
