@@ -114,13 +114,14 @@ def exit_code(
 
 
 def last_exit_code(runs: Sequence[Run], current: str, images: str) -> int:
-    """Exit code of the last closed run over these images under the fingerprint `current`; 0 if there is
-    none.
+    """Exit code of the last finished run over these images under the fingerprint `current`; 0 if there is
+    none. Abandoned runs are passed over.
     """
     for run in reversed(runs):
         if run.fingerprint == current and run.plan.settings.get("input") == images:
             summary = run.summary()
-            return summary.exit_code if summary else 0
+            if summary and not summary.abandoned:
+                return summary.exit_code
     return 0
 
 
@@ -160,4 +161,6 @@ def _report(summary: Summary, seconds: float, output_uri: str, max_failure_rate:
         print("verdicts:", *count_lines(counts.verdicts), sep="\n")
     if summary.exit_code == TOO_MANY_FAILURES:
         print(f"more than {max_failure_rate:.0%} of the images failed: exit code {TOO_MANY_FAILURES}")
+    if summary.abandoned:
+        print(f"run {summary.run} was abandoned: the same command scores in a new run what has no row yet")
     print(f"see them with: ffaa table show {output_uri}")

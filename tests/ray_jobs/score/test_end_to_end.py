@@ -1,8 +1,12 @@
 """When a run has failed too often."""
 
+from pathlib import Path
+
 import pytest
 
-from ray_jobs.score.end_to_end import exit_code
+from ffaa_core.table import Run, VerdictTable
+from ray_jobs.score.end_to_end import exit_code, last_exit_code
+from tests.ffaa_core.table.shards import images, score_all
 
 
 @pytest.mark.parametrize(
@@ -35,3 +39,23 @@ def test_a_run_that_only_tries_again_ends_as_the_one_before_unless_all_is_well_n
     again: dict[str, int], before: int, expected: int
 ) -> None:
     assert exit_code({}, again, before, 0.05) == expected
+
+
+def test_the_exit_code_that_is_handed_on_is_that_of_the_last_finished_run(tmp_path: Path) -> None:
+    table = VerdictTable.open(str(tmp_path / "out"), create=True)
+
+    def plan(n: int, of: str = "in") -> Run:
+        run = table.plan(images(n), fingerprint="f", settings={"input": of})
+        assert run is not None
+        return run
+
+    assert last_exit_code(table.runs(), "f", "in") == 0
+    finished = plan(2)
+    score_all(finished)
+    finished.close(3)
+    plan(4).abandon()
+    elsewhere = plan(4, "elsewhere")
+    score_all(elsewhere)
+    elsewhere.close(0)
+    assert last_exit_code(table.runs(), "f", "in") == 3
+    assert last_exit_code(table.runs(), "g", "in") == 0
