@@ -7,6 +7,8 @@ The bundle's are those that Transformers published checkpoints under: `language_
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ffaa_core.engine.checkpoint import PUBLISHED_PREFIXES
+
 TOWER = "vision_tower.vision_model."
 PROJECTOR = "multi_modal_projector."
 EMBEDDING = "language_model.model.embed_tokens.weight"
@@ -52,16 +54,7 @@ ORIGINAL = Layout(
         ("lm_head.", "language_model.lm_head."),
     ),
 )
-TRANSFORMERS = Layout(
-    "the Transformers layout",
-    (
-        ("model.language_model.", "language_model.model."),
-        ("model.vision_tower.vision_model.", TOWER),
-        ("model.vision_tower.", TOWER),
-        ("model.multi_modal_projector.", PROJECTOR),
-        ("lm_head.", "language_model.lm_head."),
-    ),
-)
+TRANSFORMERS = Layout("the Transformers layout", PUBLISHED_PREFIXES)
 PUBLISHED = Layout("the published Transformers layout", ((TOWER, TOWER), ("vision_tower.", TOWER)))
 
 

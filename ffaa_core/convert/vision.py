@@ -10,7 +10,7 @@ import torch
 from open_clip.transformer import VisionTransformer
 
 from ffaa_core.convert.clip import transformers_names
-from ffaa_core.convert.stacked import Stacks, Stacked, expected_sources
+from ffaa_core.convert.stacked import Stacked, Stacks, expected_sources
 from ffaa_core.convert.vision_config import WANTED, open_clip_config, openai_config, transformers_config
 from ffaa_core.convert.weights import Shape, Weights, check, write_weights
 from ffaa_core.errors import BundleError

@@ -11,13 +11,14 @@ from ffaa_core.settings import EngineSettings
 if TYPE_CHECKING:
     import torch
 
-_PUBLISHED_PREFIXES = (
+PUBLISHED_PREFIXES = (
     ("model.language_model.", "language_model.model."),
     ("lm_head.", "language_model.lm_head."),
     ("model.vision_tower.vision_model.", "vision_tower.vision_model."),
     ("model.vision_tower.", "vision_tower.vision_model."),
     ("model.multi_modal_projector.", "multi_modal_projector."),
 )
+"""How names in Transformers' modules begin, to how those in published checkpoints do; the first fit holds."""
 
 
 def published_name(name: str) -> str:
@@ -25,7 +26,7 @@ def published_name(name: str) -> str:
 
     Names that are published ones already come back as they are.
     """
-    for ours, published in _PUBLISHED_PREFIXES:
+    for ours, published in PUBLISHED_PREFIXES:
         if name.startswith(ours):
             return published + name.removeprefix(ours)
     return name
