@@ -27,6 +27,7 @@ from botocore.exceptions import (
     NoRegionError,
     PartialCredentialsError,
 )
+from botocore.exceptions import ConnectionError as NoConnectionError
 from urllib3.exceptions import HTTPError
 
 from ffaa_core.errors import AlreadyExistsError, ConfigurationError, FFAAError, NotFoundError, StorageError
@@ -34,11 +35,10 @@ from ffaa_core.storage.base import Content, ObjectInfo, Store
 
 T = TypeVar("T")
 
-TRANSPORT_ATTEMPTS = 6
-"""Tries of one request inside botocore: throttling, 5xx, lost connections, with jittered waits up to 20 s."""
-ATTEMPTS = 6
-"""Tries of one verb, for what botocore does not repeat: a 409 on a conditional write, a body cut short."""
-FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
+PATIENCE_S = 120.0
+"""How long a verb is tried again that storage fails or throttles: longer than a restart of what serves it."""
+FIRST_WAIT, LONGEST_WAIT = 0.2, 10.0
+"""Seconds up to which the first and any later wait is drawn; each bound is twice the one before."""
 WORKERS = 16
 """Threads that read or create several objects."""
 PAGE = 1000
@@ -47,8 +47,10 @@ PAGE = 1000
 MULTIPART = TransferConfig(multipart_threshold=64 << 20, multipart_chunksize=64 << 20, max_concurrency=4)
 
 NOT_FOUND = {"404", "NoSuchKey", "NotFound"}
-CONFLICT = {"409", "ConditionalRequestConflict", "OperationAborted"}
-EXISTS = {"412", "PreconditionFailed"}
+PRECONDITION = {"412", "PreconditionFailed"}
+FORBIDDEN = {"403", "AccessDenied"}
+TRY_AGAIN = {"RequestTimeout", "SlowDown"}
+TRY_AGAIN_STATUSES = {409, 429, 500, 502, 503, 504}
 MISCONFIGURED = {
     "NoSuchBucket": "the bucket does not exist at this endpoint",
     "InvalidAccessKeyId": "the access key is not known to this endpoint",
@@ -56,6 +58,7 @@ MISCONFIGURED = {
     "InvalidBucketName": "this is no name of a bucket",
     "PermanentRedirect": "the bucket lies in another region: set AWS_REGION",
     "ExpiredToken": "the credentials have expired",
+    "RequestTimeTooSkewed": "the clock of this machine is wrong",
 }
 
 
@@ -92,7 +95,7 @@ class S3Store(Store):
                 yield entry["Prefix"][len(self._prefix + prefix) : -1]
 
     def stat(self, key: str) -> ObjectInfo:
-        head = self._try("read", key, lambda: self._client.head_object(**self._place(key)))
+        head = self._try("find", key, lambda: self._client.head_object(**self._place(key)))
         return ObjectInfo(
             uri=self.uri_of(key), key=key, size=head["ContentLength"], version=_version(head["ETag"])
         )
@@ -162,7 +165,7 @@ class S3Store(Store):
             for name in ("request_checksum_calculation", "response_checksum_validation")
         }
         config = Config(
-            retries={"mode": "standard", "total_max_attempts": TRANSPORT_ATTEMPTS},
+            retries={"mode": "standard", "total_max_attempts": 1},  # `_try` does it
             connect_timeout=10,
             read_timeout=60,
             max_pool_connections=WORKERS,
@@ -188,24 +191,32 @@ class S3Store(Store):
 
     def _try(self, verb: str, key: str, call: Callable[[], T]) -> T:
         """Make the call, again after an outcome that says nothing; other failures become FFAA errors."""
-        for attempt in range(1, ATTEMPTS + 1):
+        give_up_at = time.monotonic() + PATIENCE_S
+        longest = FIRST_WAIT
+        while True:
             try:
                 return call()
-            except (BotoCoreError, ClientError, HTTPError, boto3.exceptions.S3UploadFailedError) as error:
-                if attempt == ATTEMPTS or not _inconclusive(error):
-                    raise self._failure(verb, key, error) from error
-                time.sleep(random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2**attempt)))
-        raise AssertionError("unreachable")
+            except (BotoCoreError, ClientError, HTTPError) as error:
+                failure: Exception = error
+            except boto3.exceptions.S3UploadFailedError as error:
+                failure = error.__context__ if isinstance(error.__context__, ClientError) else error
+            wait = random.uniform(0, longest)
+            if not _inconclusive(failure) or time.monotonic() + wait > give_up_at:
+                raise self._failure(verb, key, failure) from failure
+            time.sleep(wait)
+            longest = min(LONGEST_WAIT, 2 * longest)
 
     def _failure(self, verb: str, key: str, error: Exception) -> FFAAError:
         uri, code = self.uri_of(key), _code(error)
-        if code in EXISTS and verb == "create":
+        if code in PRECONDITION and verb == "create":
             return AlreadyExistsError(f"{uri} exists already")
+        if code in PRECONDITION and verb == "read":
+            return StorageError(f"{uri} changed while it was being read; read it again")
         if code in NOT_FOUND:
             return NotFoundError(f"{uri} does not exist")
         if code in MISCONFIGURED:
             return ConfigurationError(f"cannot {verb} {uri}: {MISCONFIGURED[code]} ({code})")
-        if code == "AccessDenied" and verb != "read":
+        if code in FORBIDDEN and verb != "read":
             return ConfigurationError(f"cannot {verb} {uri}: the credentials do not allow it ({code})")
         if isinstance(error, NoCredentialsError | PartialCredentialsError | NoRegionError):
             return ConfigurationError(f"cannot {verb} {uri}: {error} (set the usual AWS_... variables)")
@@ -272,5 +283,5 @@ def _code(error: Exception) -> str:
 def _inconclusive(error: Exception) -> bool:
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        return _code(error) in CONFLICT or status == 409
-    return isinstance(error, HTTPClientError | HTTPError | IncompleteReadError)
+        return status in TRY_AGAIN_STATUSES or _code(error) in TRY_AGAIN
+    return isinstance(error, HTTPClientError | NoConnectionError | HTTPError | IncompleteReadError)

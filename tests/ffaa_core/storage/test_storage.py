@@ -5,14 +5,13 @@ import os
 import pickle
 import threading
 import uuid
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from ffaa_core.errors import AlreadyExistsError, ConfigurationError, NotFoundError, StorageError
 from ffaa_core.storage import locate, open_store
 from ffaa_core.storage.local import TEMPORARY
-from tests.fixtures.s3 import S3Server, use
+from tests.fixtures.s3 import use
 
 OPAQUE = [
     "a[1].jpg",
@@ -245,97 +244,10 @@ def test_an_endpoint_that_is_down_is_a_storage_error(monkeypatch):
         "AWS_SECRET_ACCESS_KEY": "x",
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(s3, "ATTEMPTS", 1)
-    monkeypatch.setattr(s3, "TRANSPORT_ATTEMPTS", 1)
+    monkeypatch.setattr(s3, "PATIENCE_S", 0)
     storage._s3.cache_clear()
     with pytest.raises(StorageError, match=r"127\.0\.0\.1:9"):
         open_store("s3://bucket").read("key")
-
-
-DATA = bytes(range(200))
-
-
-@pytest.fixture
-def cutting_server(monkeypatch):
-    """An S3 server with `DATA` under every key, that hangs up in the middle of its next `cuts` bodies."""
-    from ffaa_core.storage import s3
-
-    class Answers(BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            self.begin(200, DATA)
-
-        def do_GET(self):
-            wanted = self.headers["Range"]
-            if wanted:
-                first, last = wanted.removeprefix("bytes=").split("-")
-                data = DATA[int(first) : int(last) + 1]
-            else:
-                data = DATA
-            self.begin(206 if wanted else 200, data)
-            whole = self.server.cuts == 0
-            self.server.cuts -= not whole
-            self.wfile.write(data if whole else data[:20])
-
-        def begin(self, status, data):
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.send_header("ETag", '"v1"')
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    monkeypatch.setattr(s3, "FIRST_WAIT", 0.001)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
-        server.cuts = 0
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        use(S3Server(f"http://127.0.0.1:{server.server_port}", "x", "x"), monkeypatch)
-        yield server
-        server.shutdown()
-
-
-READS = {
-    "whole": (lambda store: store.read("key").data, DATA),
-    "up to a limit": (lambda store: store.read("key", limit=150).data, DATA[:150]),
-    "a range": (lambda store: store.read_range("key", 10, 100, "v1"), DATA[10:110]),
-}
-
-
-@pytest.mark.parametrize("read", READS)
-def test_a_body_that_is_cut_short_is_read_again(read, cutting_server):
-    get, expected = READS[read]
-    cutting_server.cuts = 2
-    assert get(open_store("s3://bucket")) == expected
-    assert cutting_server.cuts == 0
-
-
-@pytest.mark.parametrize("read", READS)
-def test_a_body_that_is_always_cut_short_is_a_storage_error(read, cutting_server):
-    cutting_server.cuts = 1000
-    with pytest.raises(StorageError, match="cannot read s3://bucket/key"):
-        READS[read][0](open_store("s3://bucket"))
-
-
-@pytest.mark.parametrize("answers", [[409], [409, 409, 409]])
-def test_a_conflict_on_a_conditional_write_is_tried_again(answers, moto_server, monkeypatch):
-    from botocore.exceptions import ClientError
-
-    from ffaa_core.storage import s3
-
-    use(moto_server, monkeypatch)
-    monkeypatch.setattr(s3, "FIRST_WAIT", 0.001)
-    store = open_store(f"s3://{moto_server.fresh_bucket()}")
-    put = store._client.put_object
-
-    def conflicting(**request):
-        if answers:
-            metadata = {"HTTPStatusCode": answers.pop()}
-            raise ClientError({"Error": {"Code": "Conflict"}, "ResponseMetadata": metadata}, "PutObject")
-        return put(**request)
-
-    monkeypatch.setattr(store._client, "put_object", conflicting)
-    store.create("key", b"data")
-    assert store.read("key").data == b"data"
 
 
 @pytest.mark.parametrize("uri", ["http://host/x", "gs://bucket", "s3://", ""])
