@@ -88,7 +88,8 @@ def judge_looks(looks: list[Look], config: ScoreConfig) -> Iterator[Finding]:
         )
     if not unlike:
         if like:
-            yield ok(CHECK, f"all of the first {like} that can be read look like images", images=like)
+            readable_ones = " that can be read" if unread else ""
+            yield ok(CHECK, f"all of the first {like}{readable_ones} look like images", images=like)
         return
     example = f"such as {unlike[0].image.image_uri}: {unlike[0].unlike}"
     if not like:

@@ -85,10 +85,9 @@ def check_cpus(
     needed = shares.answer_actors * engine + shares.judge_actors * judge + len(nodes) * fetch
     free, largest = sum(node.memory for node in nodes), max(node.memory for node in nodes)
     what = (
-        f"{shares.answer_actors} times {_gib(engine)} for an engine (weights {_gib(sizes.weights)}, cache "
-        f"{_gib(cache)}), {shares.judge_actors} times {_gib(judge)} for MIDS, "
-        f"{_gib(fetch)} for a largest image on each machine: {_gib(needed)} of the "
-        f"{_gib(free)} that are free"
+        f"engine {_each(shares.answer_actors, engine)} (weights {_gib(sizes.weights)}, cache {_gib(cache)}), "
+        f"MIDS {_each(shares.judge_actors, judge)}, a largest image {_each(len(nodes), fetch)}: "
+        f"{_gib(needed)} of the {_gib(free)} that are free"
     )
     if needed > free or engine > largest:
         advice = "use machines with more memory, fewer actors (run.answer_actors), or --dtype bfloat16"
@@ -163,6 +162,10 @@ def _parameters(part: Path) -> int:
         except SafetensorError as failure:
             raise BundleError(f"{path} cannot be read: {failure}") from failure
     return count
+
+
+def _each(number: int, size: int) -> str:
+    return _gib(size) if number == 1 else f"{number} times {_gib(size)}"
 
 
 def _gib(count: int) -> str:

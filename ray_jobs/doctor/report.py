@@ -28,16 +28,26 @@ def report(findings: Iterable[Finding], file: TextIO, kind: Format) -> int:
         levels[finding.level] += 1
         if kind == "json":
             file.write(json.dumps(asdict(finding)) + "\n")
+        elif console.is_terminal:
+            console.print(_grid(finding))
         else:
-            console.print(_line(finding))
+            file.writelines(_lines(finding))
         file.flush()
     if kind == "text":
-        console.print(_conclusion(levels))
+        file.write(_conclusion(levels) + "\n")
         file.flush()
     return WRONG if levels[Level.ERROR] else 0
 
 
-def _line(finding: Finding) -> Table:
+def _lines(finding: Finding) -> list[str]:
+    start = f"{finding.level:<{LEVEL_WIDTH}}  {finding.check:<{CHECK_WIDTH}}  "
+    lines = [f"{start}{printable(finding.text)}\n"]
+    if finding.advice:
+        lines.append(f"{'':{len(start)}}→ {printable(finding.advice)}\n")
+    return lines
+
+
+def _grid(finding: Finding) -> Table:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(width=LEVEL_WIDTH)
     grid.add_column(width=CHECK_WIDTH)

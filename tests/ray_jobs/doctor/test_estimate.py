@@ -37,9 +37,10 @@ def test_more_cores_fetch_until_the_engine_is_the_slowest() -> None:
 
 
 def test_engines_multiply_until_the_only_mids_is_the_slowest() -> None:
-    config = ScoreConfig(run=RunSettings(answer_actors=8))
-    reckoned = speed(TIMED, divide(64, 8, config), 64)
-    assert reckoned == Speed(least=16.0, most=20.0, slowest="judge")
+    for engines, least in ((8, 16.0), (16, 20.0)):
+        config = ScoreConfig(run=RunSettings(answer_actors=engines))
+        reckoned = speed(TIMED, divide(64, engines, config), 64)
+        assert reckoned == Speed(least=least, most=20.0, slowest="judge")
 
 
 def test_the_price_of_a_million_images_follows_from_both_speeds() -> None:

@@ -37,7 +37,7 @@ def test_images_are_listed_looked_at_and_one_is_read(tmp_path: Path, make_images
     found, images = examined(make_images(tmp_path / "in", 3))
     assert levels(found) == ["ok"] * 3
     assert found[0].text.startswith("3 objects listed")
-    assert "all of the first 3 " in found[1].text
+    assert "all of the first 3 look like images" in found[1].text
     assert str(tmp_path / "in" / "0000.png") in found[2].text
     assert len(images) == 3
 

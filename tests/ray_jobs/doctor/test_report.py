@@ -4,9 +4,10 @@ import io
 import json
 
 import pytest
+from rich.console import Console
 
 from ray_jobs.doctor.finding import Finding, error, ok, warning
-from ray_jobs.doctor.report import report
+from ray_jobs.doctor.report import _grid, report
 
 FINE = ok("input", "3 objects listed", images=3)
 POOR = warning("gpu", "none", "rent one")
@@ -59,3 +60,12 @@ def test_programs_get_one_object_a_line_and_nothing_else() -> None:
             "figures": {},
         },
     ]
+
+
+def test_a_terminal_gets_columns_within_its_width() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=60, color_system=None)
+    console.print(_grid(error("race", "8 of 8 racing creators won " * 4, "use another storage")))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(lines) > 3
+    assert all(len(line) <= 60 for line in lines)
+    assert {line[:19].strip() for line in lines[1:]} == {""}
