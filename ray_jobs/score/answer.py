@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,9 +13,11 @@ from ffaa_core.engine.base import AnswerEngine, Crop, EngineFigures, Generation
 from ffaa_core.environment import environment
 from ffaa_core.errors import EngineDeadError
 from ffaa_core.pipeline import answer
+from ray_jobs.score.attempts import Attempt
 from ray_jobs.score.blocks import ShardImage, from_block, to_block
+from ray_jobs.score.careful import CarefulEngine, WholeRoom
 from ray_jobs.score.job import Job
-from ray_jobs.score.progress import Progress, failures_told
+from ray_jobs.score.progress import Progress, begin, enter, failures_told, loading
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,10 +36,11 @@ class AnswerStage:
         self._job, self._progress = job, progress
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True, name="engine").start()
-        with failures_told(progress):
+        with failures_told(progress), loading(progress, "engine"):
             self._engine = self._run(self.start_engine(job))
         self._environment = environment() | self._engine.description
         self._room = asyncio.Semaphore(job.config.engine.max_concurrent_faces)
+        self._turn = asyncio.Lock()
 
     async def start_engine(self, job: Job) -> AnswerEngine:
         """Load the bundle's multimodal LLM; other engines override this."""
@@ -46,29 +50,48 @@ class AnswerStage:
         return await VllmEngine.start(bundle.mllm, bundle.adapter, job.config.engine)
 
     def __call__(self, block: "pa.Table") -> "pa.Table":
-        """Answer a shard. If the engine dies this process exits: Ray starts another and repeats the shard."""
+        """Answer a shard. If the engine dies this process exits: Ray starts another and repeats the shard.
+
+        A block without rows is a shard that was not begun since the run stops; this may give one, too.
+        """
+        if not block.num_rows:
+            return block
         with failures_told(self._progress):
             shard, images = from_block(block)
+            if not enter(self._progress, shard, "answer"):
+                return block.slice(0, 0)
+            attempt = begin(self._progress, "answer", shard)
         meter = Meter(self._engine)
         try:
-            answered = self._run(self._answer(shard, images, meter))
+            answered = self._run(self._answer(attempt, images, meter))
         except EngineDeadError:
             os._exit(1)
         work = asdict(meter.figures()) | {"environment": self._environment}
+        enter(self._progress, shard, "answered")
         return to_block(shard, answered, work)
 
-    async def _answer(self, shard: int, images: list[ShardImage], engine: AnswerEngine) -> list[ShardImage]:
+    async def _answer(
+        self, attempt: Attempt, images: list[ShardImage], engine: AnswerEngine
+    ) -> list[ShardImage]:
         counts = {"images answered": 0, "faces answered": 0}
+        room: AbstractAsyncContextManager[None] = self._room
+        if attempt.careful:
+            room = WholeRoom(self._room, self._job.config.engine.max_concurrent_faces, self._turn)
+            engine = CarefulEngine(
+                engine, attempt.given_up, lambda face: self._progress.note.remote(attempt, face)
+            )
 
         async def answer_image(image: ShardImage) -> ShardImage:
-            pending = await answer(image.pending, engine, self._job.config.answers, self._room)
+            pending = await answer(image.pending, engine, self._job.config.answers, room)
             counts["images answered"] += 1
             counts["faces answered"] += len(pending.faces)
             for measure, count in counts.items():
-                self._progress.report.remote(shard, measure, count)
+                self._progress.report.remote(attempt.shard, measure, count)
             return replace(image, pending=pending)
 
-        return list(await asyncio.gather(*map(answer_image, images)))
+        answered = list(await asyncio.gather(*map(answer_image, images)))
+        await self._progress.note.remote(attempt, None)
+        return answered
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()

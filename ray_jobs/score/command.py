@@ -1,7 +1,8 @@
 """Score every face in a set of images, on this machine or a Ray cluster.
 
 INPUT is a folder, an S3 prefix, a glob ('photos/*.jpg', in quotes), one image,
-or a CSV or Parquet manifest with a column of addresses. OUTPUT is a folder or
+a CSV or Parquet manifest with a column of addresses, or the manifest.json of an
+S3 Inventory. OUTPUT is a folder or
 S3 prefix that holds the verdict table: one row per image, whatever fails.
 
 The same command again goes on where it stopped, and scores what is new or
@@ -21,13 +22,22 @@ from ffaa_core.verdict import Status
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `ffaa score`."""
-    parser.add_argument("input", metavar="INPUT", help="images: folder, s3://bucket/prefix, glob or manifest")
+    parser.add_argument(
+        "input", metavar="INPUT", help="images: folder, s3://bucket/prefix, glob, manifest or S3 Inventory"
+    )
     parser.add_argument("output", metavar="OUTPUT", help="verdict table: folder or s3://bucket/prefix")
     add_model_options(parser)
     add_scoring_options(parser)
     group = parser.add_argument_group("the run")
     group.add_argument(
         "--shard-size", dest="run.shard_size", type=int, metavar="N", help="images committed together (64)"
+    )
+    group.add_argument(
+        "--max-images",
+        dest="run.max_images",
+        type=int,
+        metavar="N",
+        help="score at most so many images, the first by name, and say how many are left (default: all)",
     )
     group.add_argument(
         "--max-failure-rate",

@@ -22,9 +22,12 @@ from ffaa_core.table.plan import SHARD_BYTES, SHARD_SIZE
 class RunSettings:
     """How a run is cut up and driven.
 
-    A shard holds at most `shard_size` images and `shard_bytes` bytes of them. More than `max_failure_rate` of
-    failed images ends the run with exit code 3. `answer_actors` 0 means one per GPU, or one where there is
-    none; `gpus` is what a cluster will have that starts its GPU nodes on demand, None what it has now.
+    A shard holds at most `shard_size` images and `shard_bytes` bytes of them, a run at most `max_images`.
+    More than `max_failure_rate` of failed images ends the run with exit code 3. No progress for
+    `stall_minutes` ends it, too; a signal does once the shards in flight are done, or after `grace_seconds`,
+    by default longer than an engine on two cores takes for its three shards. `answer_actors` 0 means one per
+    GPU, or one where there is none; `gpus` is what a cluster will have that starts its GPU nodes on demand,
+    None what it has now.
     Decoding an image and finding its faces may take `image_seconds` and `image_mib` of memory; else the image
     is `crashed`. None means as much as the largest image within the limits needs.
     `uri_column` names the column of a manifest that holds the images' addresses.
@@ -32,7 +35,10 @@ class RunSettings:
 
     shard_size: Annotated[int, Field(ge=1)] = SHARD_SIZE
     shard_bytes: Annotated[int, Field(ge=1)] = SHARD_BYTES
+    max_images: Annotated[int, Field(ge=1)] | None = None
     max_failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
+    stall_minutes: Annotated[float, Field(gt=0)] = 30
+    grace_seconds: Annotated[float, Field(ge=0)] = 600
     answer_actors: Annotated[int, Field(ge=0)] = 0
     gpus: Annotated[int, Field(ge=0)] | None = None
     judge_actors: Annotated[int, Field(ge=1)] = 1

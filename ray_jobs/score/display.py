@@ -101,6 +101,10 @@ class Display:
         if self._live:
             self._live.stop()
 
+    def tell(self, line: str) -> None:
+        """Show a line that stays."""
+        self._console.print(line, highlight=False, soft_wrap=True)
+
     def _refresh_until_stopped(self) -> None:
         interval = LIVE_INTERVAL_S if self._live else PLAIN_INTERVAL_S
         while not self._stopped.wait(interval):
@@ -109,7 +113,7 @@ class Display:
             if self._live:
                 self._live.update(_bar(self._state), refresh=True)
             else:
-                self._console.print(self._state.line(), highlight=False, soft_wrap=True)
+                self.tell(self._state.line())
 
 
 def _bar(state: RunState) -> Table:

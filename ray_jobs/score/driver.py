@@ -18,9 +18,11 @@ from ray_jobs.score.fetch_crop import fetch_crop
 from ray_jobs.score.job import Job
 from ray_jobs.score.judge import JudgeStage
 from ray_jobs.score.progress import start_progress, told_failure
+from ray_jobs.score.signals import stop_requests, stopped
+from ray_jobs.score.watch import ANSWER_S, Watch, watched
 
 RETRIES = 5
-"""Times a shard is tried again in a stage whose process died; Ray Data's own default never gives up."""
+"""Times a shard is fetched again whose process died. The other stages bound theirs by `Attempts`."""
 
 
 def drive(
@@ -45,27 +47,28 @@ def drive(
     with (
         libraries_diverted(verbose=verbose) as stderr,
         cluster(job.config, verbose=verbose) as shares,
+        stop_requests(patient=True) as request,
     ):
         import ray
 
         progress = start_progress()
 
         def update(state: RunState) -> None:
-            totals = ray.get(progress.totals.remote())
+            totals = ray.get(progress.totals.remote(), timeout=ANSWER_S)
             state.advance(committed + totals.get("images answered", 0), totals.get("faces answered", 0))
 
-        with Display(state, update, Console(file=stderr)):
+        with Display(state, update, Console(file=stderr)) as display:
+            watch = Watch(progress, request, job.config.run, display.tell)
+            stages = _run_stages(job, shards, progress, shares, answer_stage, judge_stage)
             try:
-                for statuses in _run_stages(job, shards, progress, shares, answer_stage, judge_stage):
+                for statuses in watched(stages, watch.check):
                     state.statuses.update(statuses)
             except ray.exceptions.RayError as error:
                 raise told_failure(progress) or JobError(
                     f"the job ended early: {_last_line(error)}"
                 ) from error
-            except SystemExit as stopped:
-                raise JobError(
-                    "stopped by a signal; the same command goes on where this one stopped"
-                ) from stopped
+        if request.received and run.open_shards():
+            raise stopped(request.received)
 
 
 def _run_stages(
@@ -110,7 +113,7 @@ def _run_stages(
                 ),
                 num_cpus=shares.answer_cpus,
                 num_gpus=shares.answer_gpus,
-                max_task_retries=RETRIES,
+                max_task_retries=-1,
             )
             .map_batches(
                 judge_stage,
@@ -120,7 +123,7 @@ def _run_stages(
                 compute=ActorPoolStrategy(size=shares.judge_actors),
                 num_cpus=shares.judge_cpus,
                 num_gpus=shares.judge_gpus,
-                max_task_retries=RETRIES,
+                max_task_retries=-1,
             )
         )
     for committed in results.iter_rows():

@@ -13,8 +13,9 @@ from ffaa_core.table.reader import read_runs
 from ffaa_core.verdict import Status
 from ray_jobs.score.config import ScoreConfig
 from ray_jobs.score.display import count_lines, duration
-from ray_jobs.score.inputs import absolute, list_images, require_apart
+from ray_jobs.score.inputs import absolute, list_images, outside, require_apart
 from ray_jobs.score.job import Job
+from ray_jobs.score.signals import stop_requests
 
 TOO_MANY_FAILURES = 3
 
@@ -38,10 +39,24 @@ def score(
     Raises:
         ConfigurationError: INPUT, OUTPUT, the bundle or the configuration is wrong; nothing was started.
         RunConflictError: a run with other settings is open on OUTPUT.
+        JobError: the run stalled, or a signal stopped it.
     """
+    with stop_requests(patient=False):
+        return _score(config, input_uri, output_uri, name=name, retry=retry, verbose=verbose)
+
+
+def _score(
+    config: ScoreConfig,
+    input_uri: str,
+    output_uri: str,
+    *,
+    name: str | None,
+    retry: Collection[Status],
+    verbose: bool,
+) -> int:
     started = time.monotonic()
     require_apart(input_uri, output_uri)
-    images = list_images(input_uri, config.run.uri_column)
+    images = outside(list_images(input_uri, config.run.uri_column), output_uri)
     if not VerdictTable.exists(output_uri):
         images = _proved_listing(images)
     bundle = resolve_bundle(config.bundle)
@@ -61,6 +76,7 @@ def score(
         retry=retry,
         shard_size=config.run.shard_size,
         shard_bytes=config.run.shard_bytes,
+        max_images=config.run.max_images,
     )
     if run is None:
         print(f"nothing to do: {input_uri} is settled in {output_uri} under fingerprint {current}")
@@ -71,6 +87,8 @@ def score(
     before = last_exit_code(earlier, current, absolute(input_uri))
     summary = run.close(exit_code(*_statuses_of(table, run), before, config.run.max_failure_rate))
     _report(summary, time.monotonic() - started, output_uri, config.run.max_failure_rate)
+    if run.plan.n_left:
+        print(f"{run.plan.n_left} more images are to be done: the same command does the next of them")
     if bundle.warning:
         print(f"ffaa: {bundle.warning}", file=sys.stderr)
     return summary.exit_code

@@ -12,10 +12,10 @@ from ffaa_core.pipeline import PendingImage
 from ffaa_core.settings import ScoringSettings
 from ffaa_core.storage import Content, locate
 from ffaa_core.verdict import ImageVerdict, Status
-from ray_jobs.score.blocks import ShardImage, to_block
+from ray_jobs.score.blocks import BLOCK_SCHEMA, ShardImage, to_block
 from ray_jobs.score.config import ScoreConfig
 from ray_jobs.score.job import Job
-from ray_jobs.score.progress import Progress, failures_told
+from ray_jobs.score.progress import Progress, enter, failures_told
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,8 +30,12 @@ Read = tuple[bytes | ImageVerdict, str | None]
 def fetch_crop(
     block: "pa.Table", job: Job, shards: list[int], progress: "ActorHandle[Progress]"
 ) -> "pa.Table":
-    """Turn a block of one number, a place in `shards`, into that shard's block."""
+    """Turn a block of one number, a place in `shards`, into that shard's block; one without rows if the run
+    stops.
+    """
     shard = shards[block.column("id")[0].as_py()]
+    if not enter(progress, shard, "fetch"):
+        return BLOCK_SCHEMA.empty_table()
     examiner = _examiner(job.config)
     with failures_told(progress):
         planned = job.open_run().plan_rows(shard).to_pylist()
@@ -46,9 +50,10 @@ def fetch_crop(
                 if isinstance(content, bytes)
                 else PendingImage(image=content),
             )
-            for row, (content, version) in zip(planned, reads, strict=True)
+            for row, (content, version) in zip(planned, _told(reads, progress), strict=True)
         ]
     progress.report.remote(shard, "faces found", sum(len(image.pending.faces) for image in images))
+    enter(progress, shard, "fetched")
     return to_block(shard, images, {})
 
 
@@ -56,6 +61,13 @@ def fetch_crop(
 def _examiner(config: ScoreConfig) -> Examiner:
     """This process's examiner, kept from one shard to the next."""
     return Examiner(config.scoring, seconds=config.run.image_seconds, mib=config.run.image_mib)
+
+
+def _told(reads: Iterator[Read], progress: "ActorHandle[Progress]") -> Iterator[Read]:
+    """The reads; each that follows another says that the other is done, so that slow images are no stall."""
+    for read in reads:
+        yield read
+        progress.move.remote()
 
 
 def read_ahead(uris: Sequence[str], settings: ScoringSettings) -> Iterator[Read]:

@@ -10,7 +10,7 @@ import io
 import re
 import zlib
 from collections.abc import Iterator
-from typing import IO, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 from urllib.parse import unquote_plus
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -129,7 +129,7 @@ def _entries(uri: str, file: DataFile, report: Report) -> Iterator[Entry]:
         raise ConfigurationError(f"cannot read the S3 Inventory file {uri}: {error}") from error
 
 
-def _csv_entries(data: IO[bytes], report: Report) -> Iterator[Entry]:
+def _csv_entries(data: BinaryIO | gzip.GzipFile, report: Report) -> Iterator[Entry]:
     """Rows without a header; keys are URL-encoded, in these files only."""
     names = [name.strip() for name in report.file_schema.split(",")]
     if "Key" not in names:

@@ -6,18 +6,18 @@ import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from ffaa_core.pipeline import conclude
+from ffaa_core.pipeline import FaceJudge, conclude
 from ffaa_core.rows import to_row
 from ffaa_core.table.schema import ROW_SCHEMA
+from ray_jobs.score.attempts import Attempt
 from ray_jobs.score.blocks import from_block, work_of
+from ray_jobs.score.careful import CarefulJudge
 from ray_jobs.score.job import Job
-from ray_jobs.score.progress import Progress, failures_told
+from ray_jobs.score.progress import Progress, begin, enter, failures_told, loading
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from ray.actor import ActorHandle
-
-    from ffaa_core.mids import Judge
 
 
 class JudgeStage:
@@ -27,13 +27,13 @@ class JudgeStage:
         from ffaa_core.environment import environment
 
         self._progress = progress
-        with failures_told(progress):
+        with failures_told(progress), loading(progress, "MIDS"):
             self._judge = self.load_judge(job)
             self._run = job.open_run()
         self._writer = uuid.uuid4().hex
         self._environment = environment()
 
-    def load_judge(self, job: Job) -> "Judge":
+    def load_judge(self, job: Job) -> FaceJudge:
         """Load the bundle's MIDS; other judges override this."""
         from ffaa_core.mids import Judge
 
@@ -42,10 +42,14 @@ class JudgeStage:
     def __call__(self, block: "pa.Table") -> "pa.Table":
         """Judge and commit a shard; returns one row: the shard and, as JSON, its rows by status.
 
-        If the accelerator is lost this process exits: Ray starts another and repeats the shard.
+        If the accelerator is lost this process exits: Ray starts another and repeats the shard. No row comes
+        of a block without rows, a shard that was not begun since the run stops.
         """
+        import pyarrow as pa
         import torch
 
+        if not block.num_rows:
+            return pa.table({"shard": pa.array([], pa.int64()), "statuses": pa.array([], pa.string())})
         with failures_told(self._progress):
             try:
                 return self._judge_and_commit(block)
@@ -56,7 +60,13 @@ class JudgeStage:
         import pyarrow as pa
 
         shard, images = from_block(block)
-        verdicts = conclude([image.pending for image in images], self._judge)
+        enter(self._progress, shard, "judge")
+        attempt = begin(self._progress, "judge", shard)
+        judge = self._judge
+        if attempt.careful:
+            judge = CarefulJudge(judge, attempt.given_up, lambda face: self._note(attempt, face))
+        verdicts = conclude([image.pending for image in images], judge)
+        self._note(attempt, None)
         written = {
             "run": self._run.ordinal,
             "fingerprint": self._run.fingerprint,
@@ -72,4 +82,10 @@ class JudgeStage:
         )
         engine = work_of(block) | {"judge": self._environment}
         outcome = self._run.commit(shard, rows, writer=self._writer, engine=engine)
+        self._progress.leave.remote(shard)
         return pa.table({"shard": [shard], "statuses": [json.dumps(outcome.commit.counts.statuses)]})
+
+    def _note(self, attempt: Attempt, face: str | None) -> None:
+        import ray
+
+        ray.get(self._progress.note.remote(attempt, face))

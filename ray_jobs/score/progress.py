@@ -6,6 +6,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from ffaa_core.errors import FFAAError
+from ray_jobs.score.attempts import Attempt, Attempts, Stage
+from ray_jobs.score.whereabouts import Model, Step, Whereabouts, this_process
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -13,16 +15,18 @@ if TYPE_CHECKING:
 Measure = Literal["faces found", "faces answered", "images answered"]
 
 
-class Progress:
-    """Counts per measure. A shard that is tried again replaces its former counts, so nothing is counted
-    twice.
+class Progress(Whereabouts):
+    """Counts per measure, and knows where every shard is. A shard that is tried again replaces its former
+    counts, so nothing is counted twice.
 
     Runs as a Ray actor: stages call `report`, the driver calls `totals`.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._by_shard: defaultdict[Measure, dict[int, int]] = defaultdict(dict)
         self._totals: Counter[Measure] = Counter()
+        self._attempts = Attempts()
         self._failure: FFAAError | None = None
 
     def report(self, shard: int, measure: Measure, count: int) -> None:
@@ -30,10 +34,19 @@ class Progress:
         former = self._by_shard[measure].get(shard, 0)
         self._by_shard[measure][shard] = count
         self._totals[measure] += count - former
+        self.move()
 
     def totals(self) -> dict[Measure, int]:
         """The sum over all shards, by measure."""
         return dict(self._totals)
+
+    def begin(self, stage: Stage, shard: int) -> Attempt:
+        """See `Attempts.begin`."""
+        return self._attempts.begin(stage, shard)
+
+    def note(self, attempt: Attempt, face: str | None) -> None:
+        """See `Attempts.note`."""
+        self._attempts.note(attempt, face)
 
     def fail(self, error: FFAAError) -> None:
         """Keep the first error that ended a stage."""
@@ -61,6 +74,35 @@ def told_failure(progress: "ActorHandle[Progress]") -> FFAAError | None:
         failure: FFAAError | None = ray.get(progress.failure.remote())  # type: ignore[assignment]
         return failure
     return None
+
+
+def begin(progress: "ActorHandle[Progress]", stage: Stage, shard: int) -> Attempt:
+    """Begin an attempt at a shard.
+
+    Raises:
+        JobError: its process died too often for no reason that can be left out.
+    """
+    import ray
+
+    attempt: Attempt = ray.get(progress.begin.remote(stage, shard))  # type: ignore[assignment]
+    attempt.require_hope()
+    return attempt
+
+
+def enter(progress: "ActorHandle[Progress]", shard: int, step: Step) -> bool:
+    """Note that a shard has come to a step in this process; False if it must not begin it."""
+    import ray
+
+    return bool(ray.get(progress.enter.remote(shard, step, this_process())))
+
+
+@contextmanager
+def loading(progress: "ActorHandle[Progress]", model: Model) -> Iterator[None]:
+    """Note that this process loads a model in the block."""
+    process = this_process()
+    progress.load.remote(model, process)
+    yield
+    progress.loaded.remote(model, process)
 
 
 @contextmanager

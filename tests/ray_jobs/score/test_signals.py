@@ -1,0 +1,47 @@
+"""Handling SIGTERM and SIGINT."""
+
+import signal
+import sys
+
+import pytest
+
+from ffaa_core.errors import JobError
+from ray_jobs.score.signals import SIGNALS, stop_requests
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_without_patience_a_signal_raises_at_once(number: signal.Signals) -> None:
+    with stop_requests(patient=False):
+        with pytest.raises(JobError, match=f"stopped by {number.name}; the same command") as ended:
+            signal.raise_signal(number)
+        assert ended.value.exit_code == 75
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_with_patience_the_first_signal_is_noted_and_the_second_raises(number: signal.Signals) -> None:
+    with stop_requests(patient=True) as request:
+        assert request.received is None
+        signal.raise_signal(number)
+        assert request.received == number.name
+        with pytest.raises(JobError, match="stopped by SIGTERM"):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_third_signal_kills() -> None:
+    with stop_requests(patient=True):
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(JobError):
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_the_handlers_of_before_come_back() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with stop_requests(patient=True):
+        assert [signal.getsignal(number) for number in SIGNALS] != before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_the_exit_by_which_ray_answers_sigterm_is_a_stop() -> None:
+    with pytest.raises(JobError, match="stopped by SIGTERM"), stop_requests(patient=False):
+        sys.exit(15)
