@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 IMAGE_SECONDS = 120
-"""Five times what the slowest allowed image takes on a quiet core: 64 megapixels under `published`."""
+"""Over five times what 64 megapixels take on a quiet core under `published`, the slowest of all."""
 
 OUT_OF_MEMORY = 70
 """Exit code of a process that an image left without memory."""

@@ -20,7 +20,7 @@ from tests.fixtures.command import FAST, Ffaa
 from tests.fixtures.hostile import DEADLY_DECODER
 from tests.ray_jobs.score.scripted import ScriptedAnswerStage, ScriptedJudgeStage
 
-DEADLY = {"SEGFAULT": "killed by signal SEGV", "HANG": "timed out after 5 s", "EAT MEMORY": "ran out of"}
+DEADLY = {"SEGFAULT": "killed by signal SEGV", "HANG": "timed out after", "EAT MEMORY": "ran out of"}
 
 
 @pytest.fixture
@@ -90,13 +90,13 @@ def test_real_photographs_beside_them_are_all_scored_in_one_run(
     os.chmod(images, 0o755)
     deadly = {deed: make_deadly(images / "044_obama.jpg", deed) for deed in DEADLY}
     settings = tmp_path / "settings.yaml"
-    settings.write_text("run: {image_seconds: 5, max_failure_rate: 1}")
+    settings.write_text("run: {image_seconds: 20, max_failure_rate: 1}")
     hostile = ffaa.with_environment(PYTHONPATH=str(DEADLY_DECODER))
 
     done = hostile("score", images, tmp_path / "out", "--config", settings, *FAST)
 
     assert done.returncode == 0, done.stderr
     rows = rows_of(tmp_path / "out")
-    assert len(rows) == len(list(images.rglob("*")))
+    assert len(rows) == sum(path.is_file() for path in images.rglob("*"))
     assert_crashed(rows, deadly)
     assert Counter(row["status"] for row in rows)["crashed"] == len(deadly)
