@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +13,11 @@ from urllib.parse import urlsplit
 from ffaa_core.engine.environment import VERBOSE
 from ffaa_core.errors import ConfigurationError, JobError
 from ray_jobs.score.config import ScoreConfig
+
+OOM_RETRIES = 5
+"""Times a task is tried again that was killed for want of memory; Ray's own default never gives up."""
+SHUTDOWN_S = 120.0
+"""How long Ray may take to end. Its processes end with this one in any case."""
 
 JUDGE_GPU_SHARE = 0.1
 """MIDS beside an engine needs about 3 GiB of a GPU; `gpu_memory_utilization` leaves it that much."""
@@ -70,6 +76,8 @@ def cluster(config: ScoreConfig, *, verbose: bool) -> Iterator[Shares]:
         JobError: the cluster cannot be reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_task_oom_retries", str(OOM_RETRIES))
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a thread that outlives Ray would start another
     import ray.data
 
     level = logging.INFO if verbose else logging.CRITICAL
@@ -94,7 +102,20 @@ def cluster(config: ScoreConfig, *, verbose: bool) -> Iterator[Shares]:
             )
         yield shares
     finally:
-        ray.shutdown()
+        with _time_limit(SHUTDOWN_S):
+            ray.shutdown()
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """End this process if the block does not, since nothing else can."""
+    last_resort = threading.Timer(seconds, os._exit, (JobError.exit_code,))
+    last_resort.daemon = True
+    last_resort.start()
+    try:
+        yield
+    finally:
+        last_resort.cancel()
 
 
 def _require_reachable(address: str) -> None:

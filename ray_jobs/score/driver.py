@@ -14,6 +14,7 @@ from ray_jobs.score.answer import SHARDS_IN_FLIGHT, AnswerStage
 from ray_jobs.score.cluster import Shares, cluster
 from ray_jobs.score.display import Display, RunState
 from ray_jobs.score.diversion import libraries_diverted
+from ray_jobs.score.failures import explain
 from ray_jobs.score.fetch_crop import fetch_crop
 from ray_jobs.score.job import Job
 from ray_jobs.score.judge import JudgeStage
@@ -64,9 +65,7 @@ def drive(
                 for statuses in watched(stages, watch.check):
                     state.statuses.update(statuses)
             except ray.exceptions.RayError as error:
-                raise told_failure(progress) or JobError(
-                    f"the job ended early: {_last_line(error)}"
-                ) from error
+                raise told_failure(progress) or JobError(f"the job ended early: {explain(error)}") from error
         if request.received and run.open_shards():
             raise stopped(request.received)
 
@@ -128,7 +127,3 @@ def _run_stages(
         )
     for committed in results.iter_rows():
         yield json.loads(committed["statuses"])
-
-
-def _last_line(error: BaseException) -> str:
-    return str(error).strip().rpartition("\n")[2]

@@ -52,7 +52,7 @@ class Whereabouts:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._shards: dict[int, tuple[Step, Stay]] = {}
-        self._loading: dict[tuple[Model, str], Stay] = {}
+        self._loading: dict[Model, list[Stay]] = {"engine": [], "MIDS": []}
         self._steps = 0
         self._stopping = False
 
@@ -73,11 +73,11 @@ class Whereabouts:
 
     def load(self, model: Model, process: str) -> None:
         """Note that a process begins to load its model."""
-        self._loading[model, process] = Stay(f"{model} loading", process, self._clock())
+        self._loading[model].append(Stay(f"{model} loading", process, self._clock()))
 
     def loaded(self, model: Model, process: str) -> None:
         """Note that it has loaded it."""
-        self._loading.pop((model, process), None)
+        self._loading[model] = [stay for stay in self._loading[model] if stay.process != process]
         self.move()
 
     def move(self) -> None:
@@ -93,16 +93,22 @@ class Whereabouts:
         return Movement(steps=self._steps, in_flight=len(self._in_flight()))
 
     def describe(self) -> str:
-        """What is where for how long, longest first."""
-        stays = [stay for _, stay in self._shards.values()] + list(self._loading.values())
-        stays.sort(key=lambda stay: stay.since)
-        told = [
-            f"{stay.what} for {duration(self._clock() - stay.since)} ({stay.process})"
-            for stay in stays[:DESCRIBED]
-        ]
-        if others := len(stays) - len(told):
+        """Which models load and which shards are where, for how long, longest first."""
+        stays = sorted((stay for _, stay in self._shards.values()), key=lambda stay: stay.since)
+        told = [self._describe_loading(loading) for loading in self._loading.values() if loading]
+        told += [self._describe(stay) for stay in stays[:DESCRIBED]]
+        if others := len(stays[DESCRIBED:]):
             told.append(f"{others} more")
         return "; ".join(told) or "no shard has begun, and no model loads"
+
+    def _describe_loading(self, loading: list[Stay]) -> str:
+        """A process that dies over its model never says so: another one takes its turn."""
+        *former, last = loading
+        others = f", after {len(former)} others that began and are not done" if former else ""
+        return self._describe(last) + others
+
+    def _describe(self, stay: Stay) -> str:
+        return f"{stay.what} for {duration(self._clock() - stay.since)} ({stay.process})"
 
     def _in_flight(self) -> set[int]:
         return {shard for shard, (step, _) in self._shards.items() if step in IN_FLIGHT}

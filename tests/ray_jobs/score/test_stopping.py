@@ -14,7 +14,7 @@ import pytest
 from ffaa_core.table import Run, VerdictTable
 from tests.fixtures.command import Ffaa
 
-N_IMAGES, SHARD_SIZE = 60, 3
+N_IMAGES, N_SHARDS = 60, 19
 GONE_S = 20
 """How soon nothing of a run that ended may be left."""
 
@@ -79,18 +79,20 @@ def start(ffaa: Ffaa, tmp_path: Path, make_images: Callable[[Path, int], Path]) 
 
 
 def test_a_signal_lets_shards_in_flight_finish_and_begins_no_other(start: Callable[..., Started]) -> None:
-    run = start(FACE_S="1")
+    run = start("max_images: 57", FACE_S="1")
     run.wait_until(lambda: run.n_committed >= 2)
     run.process.send_signal(signal.SIGTERM)
     run.assert_ends(within_s=60)
     assert "SIGTERM: no new shards; those in flight may finish within 10 min" in run.said
     assert "ffaa: stopped by SIGTERM; the same command goes on" in run.said
     before = {commit.shard: commit.writer for commit in run.run().commits()}
-    assert 2 < len(before) < N_IMAGES // SHARD_SIZE
+    assert 2 < len(before) < N_SHARDS
 
-    assert run.again().returncode == 0
+    again = run.again()
+    assert again.returncode == 0
+    assert "3 more images are to be done" in again.stdout
     after = {commit.shard: commit.writer for commit in run.run().commits()}
-    assert len(after) == N_IMAGES // SHARD_SIZE
+    assert len(after) == N_SHARDS
     assert {shard: after[shard] for shard in before} == before
 
 

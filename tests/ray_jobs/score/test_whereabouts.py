@@ -38,6 +38,12 @@ def test_shards_are_described_with_step_process_and_time_longest_first(
     )
 
 
+def test_processes_that_die_over_their_model_are_counted(places: Whereabouts, clock: Clock) -> None:
+    for clock.now in range(0, 50, 10):
+        places.load("engine", f"p{clock.now}")
+    assert places.describe() == "engine loading for 0 s (p40), after 4 others that began and are not done"
+
+
 def test_a_long_description_is_cut_and_says_so(places: Whereabouts) -> None:
     for shard in range(10):
         places.enter(shard, "fetch", "p")
