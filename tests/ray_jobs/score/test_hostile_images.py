@@ -20,7 +20,7 @@ from tests.fixtures.command import FAST, Ffaa
 from tests.fixtures.hostile import DEADLY_DECODER
 from tests.ray_jobs.score.scripted import ScriptedAnswerStage, ScriptedJudgeStage
 
-DEADLY = {"SEGFAULT": "killed by signal SEGV", "HANG": "timed out after", "EAT MEMORY": "ran out of"}
+DEADLY = {"SEGFAULT": "killed by signal SEGV", "HANG": "timed out after {} s", "EAT MEMORY": "ran out of"}
 
 
 @pytest.fixture
@@ -42,12 +42,12 @@ def rows_of(output: Path) -> list[dict[str, Any]]:
     return [row for batch in VerdictTable.open(str(output)).rows() for row in batch.to_pylist()]
 
 
-def assert_crashed(rows: list[dict[str, Any]], deadly: dict[str, str]) -> None:
+def assert_crashed(rows: list[dict[str, Any]], deadly: dict[str, str], seconds: int) -> None:
     """The deadly files, by the deed of each, have a row that says how it ended."""
     found = {row["image_uri"]: row for row in rows}
     for deed, uri in deadly.items():
         assert found[uri]["status"] == "crashed"
-        assert DEADLY[deed] in found[uri]["status_detail"]
+        assert DEADLY[deed].format(seconds) in found[uri]["status_detail"]
 
 
 def test_each_costs_its_own_row_and_the_run_ends_complete(
@@ -61,7 +61,7 @@ def test_each_costs_its_own_row_and_the_run_ends_complete(
     deadly = {
         deed: make_deadly(image, deed) for deed, image in zip(DEADLY, sorted(images.iterdir()), strict=False)
     }
-    config = ScoreConfig(faces=FaceSettings(mode="whole_image"), run=RunSettings(image_seconds=5))
+    config = ScoreConfig(faces=FaceSettings(mode="whole_image"), run=RunSettings(image_seconds=3))
     output, marked = str(tmp_path / "out"), fingerprint(config.scoring, demo_bundle.digests)
     run = VerdictTable.open(output, create=True).plan(
         list_images(str(images)), fingerprint=marked, settings={}, shard_size=4
@@ -79,7 +79,7 @@ def test_each_costs_its_own_row_and_the_run_ends_complete(
     assert run.open_shards() == []
     rows = rows_of(tmp_path / "out")
     assert Counter(row["status"] for row in rows) == {"scored": 9, "crashed": 3}
-    assert_crashed(rows, deadly)
+    assert_crashed(rows, deadly, seconds=3)
 
 
 @pytest.mark.slow
@@ -98,5 +98,5 @@ def test_real_photographs_beside_them_are_all_scored_in_one_run(
     assert done.returncode == 0, done.stderr
     rows = rows_of(tmp_path / "out")
     assert len(rows) == sum(path.is_file() for path in images.rglob("*"))
-    assert_crashed(rows, deadly)
+    assert_crashed(rows, deadly, seconds=20)
     assert Counter(row["status"] for row in rows)["crashed"] == len(deadly)
