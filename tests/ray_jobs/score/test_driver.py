@@ -11,7 +11,7 @@ import pytest
 
 from ffaa_core.bundle import Bundle
 from ffaa_core.engine.base import AnswerEngine, Crop, Generation
-from ffaa_core.errors import EngineDeadError, TornShardError
+from ffaa_core.errors import EngineDeadError, RunAbandonedError, TornShardError
 from ffaa_core.pipeline import FaceJudge, Logits, examine
 from ffaa_core.settings import CROP_SIZE, FaceSettings, fingerprint
 from ffaa_core.table import Run, VerdictTable
@@ -132,3 +132,27 @@ def test_a_torn_block_is_refused_and_never_committed(
     with pytest.raises(TornShardError, match="2 rows, planned are 3"):
         drive(job, run, run.open_shards(), verbose=False, answer_stage=TearingAnswerStage)
     assert run.open_shards() == [0, 1]
+
+
+def test_a_run_that_is_abandoned_while_it_is_worked_on_stops_at_its_next_commit(
+    tmp_path: Path, demo_bundle: Bundle, make_images: Callable[[Path, int], Path], no_ray_left_over: None
+) -> None:
+    class AbandoningAnswerStage(ScriptedAnswerStage):
+        async def start_engine(self, job: Job) -> AnswerEngine:
+            job.open_run().abandon()
+            return ScriptedEngine()
+
+    images = make_images(tmp_path / "images", 6)
+    job, run = planned(images, tmp_path / "out", demo_bundle, shard_size=2)
+    with pytest.raises(RunAbandonedError, match=r"run 1 of .* was abandoned; start the same command again"):
+        drive(
+            job,
+            run,
+            run.open_shards(),
+            verbose=False,
+            answer_stage=AbandoningAnswerStage,
+            judge_stage=ScriptedJudgeStage,
+        )
+    assert [commit.file for commit in run.commits()] == [None] * 3
+    _, again = planned(images, tmp_path / "out", demo_bundle, shard_size=2)
+    assert (again.ordinal, again.n_images) == (2, 6)
