@@ -11,7 +11,7 @@ from sentencepiece import SentencePieceProcessor
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from ffaa_core.convert.json_file import AGAIN, read_json
-from ffaa_core.convert.weights import Weights, check, write_weights
+from ffaa_core.convert.weights import Shape, Weights, check, write_weights
 from ffaa_core.errors import BundleError
 
 PIECES = "spiece.model"
@@ -49,10 +49,7 @@ class TextSource:
         self.tokenizer = _tokenizer(source, self.config)
         found = Weights.open(source)
         self._weights = found.renamed(lambda name: _encoder_name(name, _EMBEDDING in found))
-        with torch.device("meta"):
-            encoder = T5EncoderModel(T5Config.from_dict(self.config.to_dict()))
-        expected = {name: tuple(tensor.shape) for name, tensor in encoder.named_parameters()}
-        check(self._weights.shapes, expected, f"T5's encoder in {source}")
+        check(self._weights.shapes, _shapes(self.config, source), f"T5's encoder in {source}")
 
     def write(self, directory: Path) -> None:
         """Write `text/`, in the precision of the source."""
@@ -86,6 +83,16 @@ def _config(source: Path) -> T5Config:
     config.architectures = ["T5EncoderModel"]
     config.is_encoder_decoder = False
     return config
+
+
+def _shapes(config: T5Config, source: Path) -> dict[str, Shape]:
+    """Names and shapes of the encoder that `config` describes."""
+    try:
+        with torch.device("meta"):
+            encoder = T5EncoderModel(T5Config.from_dict(config.to_dict()))
+    except Exception as error:  # whatever a model raises at settings that make no sense
+        raise BundleError(f"no T5 can be built of {source / 'config.json'} ({error}). {AGAIN}") from error
+    return {name: tuple(tensor.shape) for name, tensor in encoder.named_parameters()}
 
 
 def _tokenizer(source: Path, config: T5Config) -> T5Tokenizer:

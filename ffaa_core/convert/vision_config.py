@@ -17,12 +17,20 @@ WANTED = "Give CLIP ViT-L/14-336, such as openai/clip-vit-large-patch14-336"
 
 
 def open_clip_config(folder: Path) -> dict[str, Any] | None:
-    """Of an open_clip folder; None where it has no configuration."""
+    """Of an open_clip folder; None where it has no configuration.
+
+    Raises:
+        BundleError: there is something else in it.
+    """
     if not (folder / VISION_CONFIG).is_file():
         return None
-    config = read_json(folder / VISION_CONFIG).get("model_cfg", {})
+    config = read_json(folder / VISION_CONFIG).get("model_cfg")
+    if not isinstance(config, dict) or not isinstance(config.get("vision_cfg"), dict):
+        raise BundleError(
+            f"{folder / VISION_CONFIG} does not describe CLIP: it has no vision_cfg in a model_cfg. {WANTED}"
+        )
     return _model_config(
-        config.get("embed_dim"), config.get("vision_cfg", {}), quick_gelu=config.get("quick_gelu", False)
+        config.get("embed_dim"), config["vision_cfg"], quick_gelu=config.get("quick_gelu", False)
     )
 
 
@@ -63,6 +71,8 @@ def transformers_config(folder: Path) -> tuple[dict[str, Any], bool]:
     except Exception as error:  # Transformers checks each setting in its own way
         raise BundleError(f"{file} does not describe CLIP ({error}). {WANTED}") from error
     clip = whole.vision_config if kind == "clip" else whole
+    if clip.hidden_size < 1:
+        raise BundleError(f"{file} has hidden_size {clip.hidden_size}. {WANTED}")
     if clip.hidden_act not in ("quick_gelu", "gelu") or clip.layer_norm_eps != 1e-5:
         raise BundleError(
             f"{file} has hidden_act {clip.hidden_act} and layer_norm_eps {clip.layer_norm_eps}; CLIP has "

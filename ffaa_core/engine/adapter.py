@@ -128,6 +128,8 @@ def _check_config(path: Path, config: Mapping[str, Any]) -> None:
         )
     if unsaid := [name for name in ("r", "lora_alpha") if not isinstance(config.get(name), int | float)]:
         raise AdapterError(f"the settings of the adapter in {path} do not say {' and '.join(unsaid)}")
+    if config["r"] < 1:
+        raise AdapterError(f"the adapter in {path} is of rank {config['r']}: it changes nothing")
 
 
 def check_keys(path: Path, keys: Iterable[str]) -> None:

@@ -121,6 +121,8 @@ def test_whatever_is_wrong_with_its_weights_is_named(t5: Path) -> None:
     [
         ({"model_type": "bert"}, "model_type bert, and not t5"),
         ({"feed_forward_proj": "gated-in-three-parts"}, r"config\.json does not describe T5"),
+        ({"d_ff": -1}, r"no T5 can be built of .*config\.json"),
+        ({"feed_forward_proj": "silent"}, r"no T5 can be built of .*config\.json"),
         ({"pad_token_id": 5}, "pad_token_id 0 and not 5"),
         ({"vocab_size": 12}, r"tokens where the model knows 12"),
     ],

@@ -243,6 +243,8 @@ def test_a_truncated_archive_is_refused_by_name(tmp_path: Path) -> None:
     [
         ("image_size", 224, "224 pixels, and MIDS shows it 336"),
         ("hidden_act", "relu", "hidden_act relu"),
+        ("hidden_size", 0, "hidden_size 0"),
+        ("num_attention_heads", 0, r"config\.json does not describe CLIP"),
         ("hidden_size", "wide", r"config\.json does not describe CLIP"),
         ("layer_norm_eps", 1e-6, "layer_norm_eps 1e-06"),
     ],
@@ -272,3 +274,11 @@ def test_other_models_are_refused_as_such(tmp_path: Path) -> None:
     torch.save(TOWER, tmp_path / "clip.pt")
     with pytest.raises(BundleError, match="is no vision transformer"):
         VisionSource(tmp_path / "clip.pt")
+
+
+@pytest.mark.parametrize("config", [{}, {"model_cfg": None}, {"model_cfg": {"vision_cfg": "ViT-L-14"}}])
+def test_a_configuration_of_open_clip_of_another_shape_is_refused(config: object, tmp_path: Path) -> None:
+    open_clip_folder(tmp_path)
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(BundleError, match=r"open_clip_config\.json does not describe CLIP"):
+        VisionSource(tmp_path)

@@ -111,6 +111,11 @@ def test_settings_without_a_rank_are_refused(change: Callable[..., Path]) -> Non
         Adapter.read(change(r=None, lora_alpha=None))
 
 
+def test_a_rank_of_zero_is_refused(change: Callable[..., Path]) -> None:
+    with pytest.raises(AdapterError, match="of rank 0"):
+        Adapter.read(change(r=0))
+
+
 def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="cannot read the adapter"):
         Adapter.read(tmp_path)
