@@ -77,7 +77,10 @@ class Examiner:
         """
         process = self._places.get()
         try:
-            if process is None or not process.is_alive():
+            if process and not process.is_fit():
+                process.end()
+                process = None
+            if process is None:
                 process = _Process(self._settings, self._seconds, self._mib)
             pending = process.examine(data)
             if pending is None:
@@ -116,16 +119,9 @@ class _Process:
     def __init__(self, settings: ScoringSettings, seconds: float, mib: int) -> None:
         self._connection: Connection[Any, Any]
         self._connection, theirs = Pipe()
+        self._worn = False
         with theirs:
-            arguments = [str(theirs.fileno()), str(os.getpid()), *sys.path]
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _MAIN, *arguments],
-                pass_fds=[theirs.fileno()],
-                env=os.environ | _ONE_THREAD,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C in a terminal is for its owner
-            )
+            self._process = _start(theirs.fileno())
         try:
             self._connection.send((settings, seconds, mib))
             ready = self._connection.poll(_START_SECONDS) and self._connection.recv()
@@ -137,14 +133,16 @@ class _Process:
                 f"{sys.executable} -c 'import ffaa_core.examiner_process' may say why"
             )
 
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
+    def is_fit(self) -> bool:
+        """Whether it lives, and holds little of what it has examined."""
+        return self._process.poll() is None and not self._worn
 
     def examine(self, data: bytes) -> PendingImage | None:
         """What `pipeline.examine` says; None if the process died of it."""
         try:
             self._connection.send_bytes(data)
-            pending: PendingImage = self._connection.recv()
+            pending: PendingImage
+            pending, self._worn = self._connection.recv()
         except (EOFError, OSError):
             return None
         return pending
@@ -162,6 +160,20 @@ class _Process:
         self._connection.close()
         self._process.kill()
         return self._process.wait()
+
+
+def _start(socket: int) -> "subprocess.Popen[bytes]":
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-c", _MAIN, str(socket), str(os.getpid()), *sys.path],
+            pass_fds=[socket],
+            env=os.environ | _ONE_THREAD,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C in a terminal is for its owner
+        )
+    except OSError as error:
+        raise ExaminerError(f"cannot start a process to decode images in: {error}") from error
 
 
 def _crashed(data: bytes, reason: str) -> ImageVerdict:

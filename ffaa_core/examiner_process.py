@@ -28,11 +28,14 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if settings.faces.mode != "whole_image":
         detector()  # loaded now, it takes none of the first image's time
+    most = _allocated() + mib * 2**20 // 2
     connection.send(True)
     try:
         with suppress(EOFError, OSError):  # the owner has closed its end
             while True:
-                _examine_one(connection, settings, seconds, mib)
+                pending = _examine(connection.recv_bytes(), settings, seconds, mib)
+                worn = _allocated() > most  # by leaks or fragments; the owner then starts another
+                connection.send((pending, worn))
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
 

@@ -127,6 +127,18 @@ def test_a_process_that_dies_between_two_images_costs_none(processes: Processes)
         assert isolated.examine(picture_of(2)).faces
 
 
+def test_a_process_that_leaks_is_replaced_before_it_has_taken_much(
+    deadly_decoder: None, processes: Processes
+) -> None:
+    with examiner(mib=500) as isolated:
+        isolated.examine(picture_of(1))
+        (first,) = processes()
+        assert isolated.examine(picture_of(2) + b"LEAK").faces
+        assert isolated.examine(picture_of(3)).faces
+        (second,) = processes()
+    assert second != first
+
+
 def test_an_interrupted_examination_does_not_answer_for_the_next_image(
     deadly_decoder: None, processes: Processes
 ) -> None:
