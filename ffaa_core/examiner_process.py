@@ -12,11 +12,8 @@ from typing import Any
 from ffaa_core.engine.lifeline import tie_to
 from ffaa_core.examiner import OUT_OF_MEMORY
 from ffaa_core.faces import detector
-from ffaa_core.pipeline import examine
+from ffaa_core.pipeline import PendingImage, examine
 from ffaa_core.settings import ScoringSettings
-
-_DATA = 5
-"""Place of the allocated pages in /proc/self/statm."""
 
 
 def main() -> None:
@@ -40,25 +37,23 @@ def main() -> None:
         os._exit(OUT_OF_MEMORY)
 
 
-def _examine_one(
-    connection: "Connection[Any, Any]", settings: ScoringSettings, seconds: float, mib: int
-) -> None:
-    """The alarm is the kernel's: it ends the process also where C code never comes back to Python."""
-    data = connection.recv_bytes()
-    _allow_memory(mib)
+def _examine(data: bytes, settings: ScoringSettings, seconds: float, mib: int) -> PendingImage:
+    """Examine an image within its bounds.
+
+    The alarm is the kernel's: it ends the process also where C code never comes back to Python. RLIMIT_DATA
+    counts what is allocated; RLIMIT_AS would count libraries and reserved addresses too, which differ from
+    machine to machine. What former images left behind is not taken from this one's share.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = _allocated() + mib * 2**20
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if most < 0 else min(limit, most), most))
     signal.setitimer(signal.ITIMER_REAL, seconds)
     pending = examine(data, settings)
     signal.setitimer(signal.ITIMER_REAL, 0)
-    connection.send(pending)
+    return pending
 
 
-def _allow_memory(mib: int) -> None:
-    """Let the process allocate `mib` MiB on top of what it holds, which former images may have enlarged.
-
-    RLIMIT_DATA counts what is allocated. RLIMIT_AS would count libraries and reserved addresses too, which
-    differ from machine to machine.
-    """
-    pages = int(Path("/proc/self/statm").read_text().split()[_DATA])
-    limit = pages * resource.getpagesize() + mib * 2**20
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit if most < 0 else min(limit, most), most))
+def _allocated() -> int:
+    """Bytes that the kernel counts against RLIMIT_DATA."""
+    pages = Path("/proc/self/statm").read_text().split()[5]
+    return int(pages) * resource.getpagesize()
