@@ -90,7 +90,7 @@ class Diagnosis:
             )
             return
         marked = fingerprint(self.config.scoring, self._bundle.digests)
-        timed = try_shard(self.config, place.uri, marked, self._bundle.location, self._images, shares)
+        timed = try_shard(self.config, place.table_uri, marked, self._bundle.location, self._images, shares)
         reckoned = speed(timed, shares, cpus)
         yield from judge_shard(timed, reckoned, self.config, self.price_per_hour)
 

@@ -55,14 +55,16 @@ def judge_shard(
             "ask again with an INPUT that has faces",
         )
         return
+    faces = reckoned.least * counts.faces / counts.images
     yield ok(
         SHARD,
-        f"{reckoned.least:.2f} images/s with one shard at a time on each engine, at most {reckoned.most:.2f} "
-        f"with the stages overlapping; the slowest is {reckoned.slowest}. Of {timed.seconds:.1f} s fetch "
-        f"and crop took {timed.fetching:.1f}, answer {timed.answering:.1f}, judge {timed.judging:.1f}",
+        f"{reckoned.least:.2f} images/s, {faces:.2f} faces/s with one shard at a time on each engine; at "
+        f"most {reckoned.most:.2f} images/s with the stages overlapping, of which {reckoned.slowest} is the "
+        f"slowest. Of {timed.seconds:.1f} s fetch and crop took {timed.fetching:.1f}, answer "
+        f"{timed.answering:.1f}, judge {timed.judging:.1f}",
         images_per_second_least=reckoned.least,
         images_per_second_most=reckoned.most,
-        faces_per_second=reckoned.least * counts.faces / counts.images,
+        faces_per_second=faces,
     )
     yield _tokens(timed)
     if price_per_hour is not None:

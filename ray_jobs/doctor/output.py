@@ -33,8 +33,13 @@ class Probes:
 
     @property
     def uri(self) -> str:
-        """The place as an OUTPUT of its own."""
+        """The place's address."""
         return self.store.uri_of(self.prefix.rstrip("/"))
+
+    @property
+    def table_uri(self) -> str:
+        """A place within for a verdict table."""
+        return f"{self.uri}/table"
 
     def clear(self) -> None:
         """Delete what was written here."""

@@ -40,18 +40,18 @@ class Timed:
 
 def try_shard(
     config: ScoreConfig,
-    job_at: str,
+    table_uri: str,
     fingerprint: str,
     bundle: str,
     images: list[PlannedImage],
     shares: Shares,
 ) -> Timed:
-    """Score the first shard of `images` into a table of its own at `job_at`.
+    """Score the first shard of `images` into a table of its own at `table_uri`.
 
     Raises:
         FFAAError: a model does not load, or a stage fails.
     """
-    run = VerdictTable.open(job_at, create=True).plan(
+    run = VerdictTable.open(table_uri, create=True).plan(
         images[: config.run.shard_size],
         fingerprint=fingerprint,
         settings={},
@@ -60,7 +60,7 @@ def try_shard(
     )
     if run is None:
         raise ConfigurationError("there is no image to try a shard with")
-    job = Job(output=job_at, run=run.ordinal, fingerprint=fingerprint, bundle=bundle, config=config)
+    job = Job(output=table_uri, run=run.ordinal, fingerprint=fingerprint, bundle=bundle, config=config)
     stages = _Stages(job, shares)
     try:
         loading = stages.load()
