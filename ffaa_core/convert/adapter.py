@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ffaa_core.convert.json_file import read_json
+from ffaa_core.convert.json_file import AGAIN, read_json
 from ffaa_core.convert.llava_names import ORIGINAL, PROJECTOR
 from ffaa_core.convert.weights import Shape, Weights, check
 from ffaa_core.engine.adapter import Adapter, check_keys, is_of_language_model
@@ -152,7 +152,7 @@ def _check_complete(adapter: Adapter, config: Mapping[str, Any], base: Mapping[s
     if missing := [name for name in stated if name not in adapter.factors]:
         raise AdapterError(
             f"the adapter in {adapter.path} lacks matrices of modules that its {_CONFIG} says it changes: "
-            f"{', '.join(fold(missing))}. Copy it again"
+            f"{', '.join(fold(missing))}. {AGAIN}"
         )
 
 

@@ -5,8 +5,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub.errors import StrictDataclassError
-
 from ffaa_core.convert.json_file import read_json
 from ffaa_core.convert.weights import Shape
 from ffaa_core.errors import BundleError
@@ -93,7 +91,9 @@ def read_config(
             if "text_config" in raw
             else _of_original(path, raw, tower, tower_config)
         )
-    except (StrictDataclassError, TypeError, ValueError, AttributeError, KeyError) as error:
+    except BundleError:
+        raise
+    except Exception as error:  # Transformers checks each setting in its own way
         raise BundleError(f"{path} is not the configuration of a LLaVA: {error}") from error
     _check_is_ours(path, config)
     return config

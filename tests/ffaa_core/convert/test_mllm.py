@@ -378,6 +378,7 @@ def test_a_truncated_shard_is_refused_by_its_name(
         ({"mm_vision_select_feature": "cls_patch"}, "mm_vision_select_feature is 'cls_patch'"),
         ({"mm_use_im_start_end": True}, "mm_use_im_start_end is True"),
         ({"num_hidden_layers": "many"}, "is not the configuration of a LLaVA"),
+        ({"num_attention_heads": 0}, "is not the configuration of a LLaVA"),
         ({"hidden_act": "silent"}, "has a config.json of which no model can be built"),
         ({"mm_vision_select_layer": -1}, r"\(mm_vision_select_layer\) is -1, and FFAA has -2"),
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quantised .*bitsandbytes"),
