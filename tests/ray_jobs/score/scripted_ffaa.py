@@ -1,6 +1,7 @@
 """`ffaa` with scripted models, to be run as a module: for tests that need its process and not its answers.
 
-$FFAA_TEST_LOAD_S is how long its engine loads, $FFAA_TEST_FACE_S how long one request takes.
+$FFAA_TEST_LOAD_S is how long its engine loads, $FFAA_TEST_FACE_S how long one request takes; the file
+$FFAA_TEST_BEGUN exists from its first request on.
 """
 
 import asyncio
@@ -8,6 +9,7 @@ import functools
 import os
 import sys
 import time
+from pathlib import Path
 
 from ffaa_core import cli
 from ffaa_core.engine.base import AnswerEngine, Crop, Generation
@@ -20,6 +22,7 @@ class SlowEngine(ScriptedEngine):
     async def generate(
         self, prompt: str, crop: Crop, crop_sha256: str, max_tokens: int, constraint: str | None = None
     ) -> Generation:
+        Path(os.environ["FFAA_TEST_BEGUN"]).touch()
         await asyncio.sleep(float(os.environ.get("FFAA_TEST_FACE_S", "0")))
         return await super().generate(prompt, crop, crop_sha256, max_tokens, constraint)
 
