@@ -61,7 +61,7 @@ def test_each_costs_its_own_row_and_the_run_ends_complete(
     deadly = {
         deed: make_deadly(image, deed) for deed, image in zip(DEADLY, sorted(images.iterdir()), strict=False)
     }
-    config = ScoreConfig(faces=FaceSettings(mode="whole_image"), run=RunSettings(image_seconds=3))
+    config = ScoreConfig(faces=FaceSettings(mode="whole_image"), run=RunSettings(image_seconds=5))
     output, marked = str(tmp_path / "out"), fingerprint(config.scoring, demo_bundle.digests)
     run = VerdictTable.open(output, create=True).plan(
         list_images(str(images)), fingerprint=marked, settings={}, shard_size=4
@@ -79,7 +79,7 @@ def test_each_costs_its_own_row_and_the_run_ends_complete(
     assert run.open_shards() == []
     rows = rows_of(tmp_path / "out")
     assert Counter(row["status"] for row in rows) == {"scored": 9, "crashed": 3}
-    assert_crashed(rows, deadly, seconds=3)
+    assert_crashed(rows, deadly, seconds=5)
 
 
 @pytest.mark.slow
