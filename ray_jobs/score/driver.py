@@ -84,6 +84,7 @@ def _run_stages(
 
     context = DataContext.get_current()
     context.target_max_block_size = None  # a shard's block is never split
+    context.execution_no_progress_timeout_s = -1  # it sees whole shards only; `Watch` sees images
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     with warnings.catch_warnings():

@@ -50,7 +50,7 @@ def fetch_crop(
                 if isinstance(content, bytes)
                 else PendingImage(image=content),
             )
-            for row, (content, version) in zip(planned, _told(reads, progress), strict=True)
+            for row, (content, version) in zip(planned, moving(reads, progress), strict=True)
         ]
     progress.report.remote(shard, "faces found", sum(len(image.pending.faces) for image in images))
     enter(progress, shard, "fetched")
@@ -63,8 +63,8 @@ def _examiner(config: ScoreConfig) -> Examiner:
     return Examiner(config.scoring, seconds=config.run.image_seconds, mib=config.run.image_mib)
 
 
-def _told(reads: Iterator[Read], progress: "ActorHandle[Progress]") -> Iterator[Read]:
-    """The reads; each that follows another says that the other is done, so that slow images are no stall."""
+def moving(reads: Iterator[Read], progress: "ActorHandle[Progress]") -> Iterator[Read]:
+    """The reads. Whoever asks for the next one is done with the one before, and that is progress."""
     for read in reads:
         yield read
         progress.move.remote()

@@ -2,13 +2,14 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ffaa_core.settings import DecodeSettings, ScoringSettings
 from ffaa_core.storage import locate
 from ffaa_core.verdict import ImageVerdict, Status
-from ray_jobs.score.fetch_crop import read_image
+from ray_jobs.score.fetch_crop import Read, moving, read_image
 
 SMALL = ScoringSettings(decode=DecodeSettings(max_bytes=10))
 
@@ -29,6 +30,16 @@ def test_a_file_over_the_limit_is_too_large_and_not_read_whole(tmp_path: Path) -
     assert (verdict.status, verdict.image_bytes) == (Status.TOO_LARGE, 5_000_000_000)
     assert verdict.status_detail == "5,000,000,000 bytes, the limit is 10"
     assert version
+
+
+def test_every_image_that_is_done_is_progress() -> None:
+    """So that a shard of images which all take their time is no stall."""
+    taken: list[Read] = []
+    done: list[int] = []
+    progress = SimpleNamespace(move=SimpleNamespace(remote=lambda: done.append(len(taken))))
+    for read in moving(iter([(b"1", "v"), (b"2", "v")]), progress):  # type: ignore[arg-type]
+        taken.append(read)
+    assert done == [1, 2]
 
 
 def test_a_file_that_is_no_more_is_gone(tmp_path: Path) -> None:
