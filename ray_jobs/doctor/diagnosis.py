@@ -61,7 +61,7 @@ class Diagnosis:
             yield error("output", str(failure))
 
     def _look_at_input(self) -> Iterator[Finding]:
-        self._images = yield from check_input(self.input_uri, self.config)
+        self._images = yield from check_input(self.input_uri, self.output_uri, self.config)
 
     def _look_at_bundle(self) -> Iterator[Finding]:
         self._bundle = yield from check_bundle(self.config)

@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
-from ffaa_core.errors import FFAAError
+from ffaa_core.errors import ConfigurationError, FFAAError
 from ffaa_core.file_types import image_format, looks_like
 from ffaa_core.storage import locate
 from ffaa_core.table import PlannedImage
 from ray_jobs.doctor.finding import Finding, error, ok, warning
 from ray_jobs.score.config import ScoreConfig
-from ray_jobs.score.inputs import list_images
+from ray_jobs.score.inputs import list_images, outside
 
 SAMPLE = 1000
 """Objects whose first bytes are looked at."""
@@ -31,7 +31,9 @@ class Look:
     unlike: str = ""
 
 
-def check_input(uri: str, config: ScoreConfig) -> Generator[Finding, None, list[PlannedImage]]:
+def check_input(
+    uri: str, output_uri: str, config: ScoreConfig
+) -> Generator[Finding, None, list[PlannedImage]]:
     """Findings on INPUT; returns those of its first objects that look like images.
 
     Raises:
@@ -39,7 +41,9 @@ def check_input(uri: str, config: ScoreConfig) -> Generator[Finding, None, list[
         StorageError: it cannot be listed.
     """
     started = time.monotonic()
-    listed = list(islice(list_images(uri, config.run.uri_column), SAMPLE + 1))
+    listed = list(islice(outside(list_images(uri, config.run.uri_column), output_uri), SAMPLE + 1))
+    if not listed:
+        raise ConfigurationError(f"nothing to score: all that {uri} lists lies in {output_uri}")
     seconds = time.monotonic() - started
     number = f"more than {SAMPLE}" if len(listed) > SAMPLE else str(len(listed))
     versioned = "" if listed[0].planned_version else "; a manifest tells no versions: changes go unnoticed"

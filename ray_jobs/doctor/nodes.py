@@ -8,6 +8,7 @@ from ffaa_core.environment import versions
 from ffaa_core.errors import JobError
 from ray_jobs.doctor.finding import Finding, error, ok, warning
 from ray_jobs.doctor.machine import MachineFacts, machine_facts
+from ray_jobs.score.failures import explain
 
 ANSWER_LIMIT_S = 180
 CLOCK_TOLERANCE_S = 30
@@ -40,8 +41,7 @@ def ask_nodes(must_see: Sequence[str]) -> list[tuple[MachineFacts, float]]:
         try:
             facts: MachineFacts = ray.get(answer, timeout=ANSWER_LIMIT_S)
         except ray.exceptions.RayError as failure:
-            reason = str(failure).strip().rpartition("\n")[2]
-            raise JobError(f"the node {name} of the cluster does not work: {reason}") from failure
+            raise JobError(f"the node {name} of the cluster does not work: {explain(failure)}") from failure
         answers.append((facts, seconds_fast(facts.clock, started, time.time())))
     return answers
 

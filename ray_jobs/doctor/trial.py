@@ -9,6 +9,7 @@ from ffaa_core.table import Counts, PlannedImage, VerdictTable
 from ray_jobs.score.answer import AnswerStage
 from ray_jobs.score.cluster import Shares
 from ray_jobs.score.config import ScoreConfig
+from ray_jobs.score.failures import explain
 from ray_jobs.score.fetch_crop import fetch_crop
 from ray_jobs.score.job import Job
 from ray_jobs.score.judge import JudgeStage
@@ -134,6 +135,7 @@ class _Stages:
         except ray.exceptions.GetTimeoutError as failure:
             raise JobError(f"nothing came within {limit_s / 60:.0f} minutes") from failure
         except ray.exceptions.RayError as failure:
-            reason = str(failure).strip().rpartition("\n")[2]
-            raise told_failure(self._progress) or EngineError(f"a stage died: {reason}") from failure
+            raise told_failure(self._progress) or EngineError(
+                f"a stage died: {explain(failure)}"
+            ) from failure
         return time.monotonic() - started, result

@@ -21,7 +21,7 @@ MakeImages = Callable[[Path, int], Path]
 
 def examined(uri: Path | str, config: ScoreConfig = CONFIG) -> tuple[list[Finding], list[PlannedImage]]:
     """The findings, and what was returned."""
-    found, examination = [], check_input(str(uri), config)
+    found, examination = [], check_input(str(uri), "/out", config)
     while True:
         try:
             found.append(next(examination))
