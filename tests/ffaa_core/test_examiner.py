@@ -223,7 +223,8 @@ def test_images_of_64_megapixels_have_memory_enough(
         decode=DecodeSettings(formats=EVERY_FORMAT, max_bytes=2**28), faces=FaceSettings(mode=faces)
     )
     image = uniform(kind, mode, **options)
-    with examiner(settings, mib=memory_needed(replace(settings, decode=DecodeSettings()))) as isolated:
+    mib = memory_needed(replace(settings, decode=DecodeSettings()))
+    with examiner(settings, mib=mib, seconds=600) as isolated:
         found = isolated.examine(image).image
     assert (found.status_detail, found.n_faces_detected) == (None, 1 if faces == "whole_image" else 0)
 
