@@ -16,6 +16,8 @@ IN_FLIGHT: tuple[Step, ...] = ("answer", "answered", "judge")
 DESCRIBED = 8
 """Shards that a description names at most."""
 
+NOTHING = "no shard is under way and no model loads; does the cluster have what the actors ask for?"
+
 WORDS: dict[Step, str] = {
     "fetch": "in fetch",
     "fetched": "fetched and waiting for an engine",
@@ -99,7 +101,7 @@ class Whereabouts:
         told += [self._describe(stay) for stay in stays[:DESCRIBED]]
         if others := len(stays[DESCRIBED:]):
             told.append(f"{others} more")
-        return "; ".join(told) or "no shard has begun, and no model loads"
+        return "; ".join(told) or NOTHING
 
     def _describe_loading(self, loading: list[Stay]) -> str:
         """A process that dies over its model never says so: another one takes its turn."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ray_jobs.score.whereabouts import Whereabouts
+from ray_jobs.score.whereabouts import NOTHING, Whereabouts
 
 
 class Clock:
@@ -55,7 +55,7 @@ def test_what_is_committed_or_loaded_is_nowhere(places: Whereabouts) -> None:
     places.enter(1, "judge", "p1")
     places.loaded("MIDS", "p1")
     places.leave(1)
-    assert places.describe() == "no shard has begun, and no model loads"
+    assert places.describe() == NOTHING
 
 
 def test_done_steps_are_movement_and_begun_ones_are_not(places: Whereabouts) -> None:
