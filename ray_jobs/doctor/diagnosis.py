@@ -3,6 +3,7 @@
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 
 from ffaa_core.bundle import Bundle
 from ffaa_core.errors import FFAAError
@@ -97,8 +98,8 @@ class Diagnosis:
     def _must_see(self, place: Probes) -> list[str]:
         """What every node of the cluster must be able to read: an image, OUTPUT and the bundle."""
         must_see = [image.image_uri for image in self._images[:1]]
-        if place.store.exists(place.object):
-            must_see.append(place.store.uri_of(place.object))
         if self._bundle:
             must_see.append(f"{self._bundle.location}/bundle.json")
+        if not self._errors:
+            must_see += [probe.uri for probe in islice(place.store.list(place.prefix), 1)]
         return must_see

@@ -46,7 +46,7 @@ def judge_shard(
 ) -> Iterator[Finding]:
     """Findings on the shard: what came of it, how fast, its tokens, and what a million images would cost."""
     counts = timed.counts
-    yield ok("adapter", f"the engine applies it: {_applied(timed)}", loading_seconds=timed.loading)
+    yield _loaded(timed)
     yield _outcome(counts, config.run.max_failure_rate)
     if not counts.faces:
         yield warning(
@@ -88,9 +88,13 @@ def _outcome(counts: Counts, max_failure_rate: float) -> Finding:
     return ok(SHARD, text, images=counts.images, faces=counts.faces)
 
 
-def _applied(timed: Timed) -> str:
-    how = timed.engine.get("environment", {}).get("adapter", "as scripted")
-    return f"{how}; the models load in {timed.loading:.0f} s"
+def _loaded(timed: Timed) -> Finding:
+    how = timed.engine["environment"]["adapter"]
+    applied = (
+        "the engine needs none" if how == "none" else f"the engine applies it ({how}) and answers otherwise"
+    )
+    text = f"{applied}; the models load in {timed.loading:.0f} s"
+    return ok("adapter", text, loading_seconds=timed.loading)
 
 
 def _tokens(timed: Timed) -> Finding:

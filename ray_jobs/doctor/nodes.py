@@ -93,7 +93,7 @@ def _judge_versions(nodes: Sequence[MachineFacts]) -> Iterator[Finding]:
         ]
         if differing:
             others += 1
-            grave = error if mine["ffaa-batch"] != node.versions.get("ffaa-batch") else warning
+            grave = error if mine.get("ffaa-batch") != node.versions.get("ffaa-batch") else warning
             yield grave(
                 "versions",
                 f"{node.name} has {', '.join(differing)}",
@@ -137,6 +137,12 @@ def _judge_gpus(nodes: Sequence[MachineFacts], gpus_wanted: bool) -> Iterator[Fi
             "gpu",
             f"there are {len(gpus)} GPUs, but Ray gives none away",
             "unset CUDA_VISIBLE_DEVICES, or start Ray with --num-gpus",
+        )
+    elif gpus_wanted:
+        yield warning(
+            "gpu",
+            "none yet: the cluster starts its GPU nodes on demand (run.gpus)",
+            "start one and ask the doctor again, to see whether the models fit",
         )
     else:
         yield warning(

