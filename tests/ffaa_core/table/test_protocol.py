@@ -214,6 +214,11 @@ class Protocol(World, RuleBasedStateMachine):
         self.start(self.collect_garbage)
         self.move(self.actors[-1], calls, fate)
 
+    @precondition(lambda self: any(not actor.finished for actor in self.actors))
+    @rule(deed=st.sampled_from([World.abandon, World.collect_garbage]))
+    def tidy_at_once(self, deed):
+        Actor(self.store, lambda store: deed(self, store)).finish()
+
     @precondition(lambda self: self.runs and len(self.actors) < 6)
     @rule(latest=st.booleans())
     def start_reader(self, latest):
