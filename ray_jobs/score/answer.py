@@ -76,7 +76,12 @@ class AnswerStage:
         counts = {"images answered": 0, "faces answered": 0}
         room: AbstractAsyncContextManager[None] = self._room
         if attempt.careful:
-            room = WholeRoom(self._room, self._job.config.engine.max_concurrent_faces, self._turn)
+            room = WholeRoom(
+                self._room,
+                self._job.config.engine.max_concurrent_faces,
+                self._turn,
+                lambda: self._progress.note.remote(attempt, None),
+            )
             engine = CarefulEngine(
                 engine, attempt.given_up, lambda face: self._progress.note.remote(attempt, face)
             )

@@ -5,22 +5,35 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from ffaa_core.engine.base import AnswerEngine, Crop, EngineFigures, Generation
-from ffaa_core.errors import EngineError
+from ffaa_core.errors import EngineDeadError, EngineError
 from ffaa_core.pipeline import FaceJudge, Logits
 
 
 class WholeRoom:
-    """Every place of a semaphore at once, so that nothing else is in flight; several take turns."""
+    """Every place of a semaphore at once, so that nothing else is in flight; several take turns.
 
-    def __init__(self, room: asyncio.Semaphore, places: int, turn: asyncio.Lock) -> None:
-        self._room, self._places, self._turn = room, places, turn
+    `left` is awaited before the room is free again. Where the engine died it never is: the next face would be
+    noted as in flight at a death that was none of its own.
+    """
+
+    def __init__(
+        self,
+        room: asyncio.Semaphore,
+        places: int,
+        turn: asyncio.Lock,
+        left: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._room, self._places, self._turn, self._left = room, places, turn, left
 
     async def __aenter__(self) -> None:
         async with self._turn:
             for _ in range(self._places):
                 await self._room.acquire()
 
-    async def __aexit__(self, *error: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None and issubclass(kind, EngineDeadError):
+            return
+        await self._left()
         for _ in range(self._places):
             self._room.release()
 

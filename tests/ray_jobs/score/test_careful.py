@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ffaa_core.engine.base import Crop, Generation
-from ffaa_core.errors import EngineError
+from ffaa_core.errors import EngineDeadError, EngineError
 from ray_jobs.score.careful import CarefulEngine, CarefulJudge, WholeRoom
 from tests.ray_jobs.score.scripted import ScriptedEngine, ScriptedJudge
 
@@ -62,17 +62,41 @@ async def test_whoever_has_the_whole_room_is_alone_in_it() -> None:
     inside: set[int] = set()
     seen: list[tuple[str, int]] = []
 
+    async def left() -> None:
+        assert room.locked()
+        seen.append(("left", len(inside)))
+
     async def enter(number: int, *, alone: bool) -> None:
-        async with WholeRoom(room, 3, turn) if alone else room:
+        async with WholeRoom(room, 3, turn, left) if alone else room:
             inside.add(number)
             seen.append(("alone" if alone else "shared", len(inside)))
             await asyncio.sleep(0.005)
             inside.remove(number)
 
     await asyncio.wait_for(asyncio.gather(*(enter(n, alone=n % 3 == 0) for n in range(30))), 5)
-    assert len(seen) == 30
+    assert len(seen) == 40
     assert {count for kind, count in seen if kind == "alone"} == {1}
+    assert {count for kind, count in seen if kind == "left"} == {0}
     assert max(count for kind, count in seen if kind == "shared") > 1
+
+
+async def test_where_the_engine_died_no_other_face_has_its_turn() -> None:
+    room, turn = asyncio.Semaphore(3), asyncio.Lock()
+    left: list[str] = []
+
+    async def enter(face: str) -> None:
+        async with WholeRoom(room, 3, turn, lambda: asyncio.sleep(0, left.append(face))):
+            if face == "deadly":
+                raise EngineDeadError("killed by this face")
+
+    others = [asyncio.ensure_future(enter(face)) for face in ("first", "deadly", "next", "last")]
+    done, waiting = await asyncio.wait(others, timeout=0.1)
+    assert left == ["first"]
+    assert (len(done), len(waiting)) == (2, 2)
+    with pytest.raises(EngineDeadError):
+        await others[1]
+    for other in waiting:
+        other.cancel()
 
 
 def test_a_judge_notes_each_face_and_fails_those_given_up() -> None:
