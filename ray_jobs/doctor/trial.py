@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from ffaa_core.errors import ConfigurationError, EngineError, JobError
 from ffaa_core.table import Counts, PlannedImage, VerdictTable
@@ -18,8 +18,6 @@ from ray_jobs.score.progress import start_progress, told_failure
 START_LIMIT_S = 1800
 """For a cluster to start its GPU nodes, and for the models to load."""
 SHARD_LIMIT_S = 3600
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,20 +101,21 @@ class _Stages:
     def load(self) -> float:
         """Wait for both models, which load at the same time as they do in a run."""
         ready = [self._answer.__ray_ready__.remote(), self._judge.__ray_ready__.remote()]
-        return self._timed(ready, START_LIMIT_S)[0]
+        return self._timed("the models loaded", ready, START_LIMIT_S)[0]
 
     def fetch(self) -> tuple[float, Any]:
         import pyarrow as pa
         import ray
 
         task = ray.remote(fetch_crop).options(num_cpus=self._shares.fetch_cpus, max_retries=0)
-        return self._timed(task.remote(pa.table({"id": [0]}), self._job, [0], self._progress), SHARD_LIMIT_S)
+        block = task.remote(pa.table({"id": [0]}), self._job, [0], self._progress)
+        return self._timed("a shard was fetched and cropped", block)
 
     def answer(self, block: Any) -> tuple[float, Any]:
-        return self._timed(self._answer.__call__.remote(block), SHARD_LIMIT_S)
+        return self._timed("a shard was answered", self._answer.__call__.remote(block))
 
     def judge(self, block: Any) -> tuple[float, Any]:
-        return self._timed(self._judge.__call__.remote(block), SHARD_LIMIT_S)
+        return self._timed("a shard was judged", self._judge.__call__.remote(block))
 
     def stop(self) -> None:
         """End both actors, and what they started."""
@@ -125,7 +124,7 @@ class _Stages:
         for actor in (self._answer, self._judge):
             ray.kill(actor)
 
-    def _timed(self, waiting: Any, limit_s: float) -> tuple[float, Any]:
+    def _timed(self, doing: str, waiting: Any, limit_s: float = SHARD_LIMIT_S) -> tuple[float, Any]:
         """How long it took from now, and its result."""
         import ray
 
@@ -133,9 +132,9 @@ class _Stages:
         try:
             result = ray.get(waiting, timeout=limit_s)
         except ray.exceptions.GetTimeoutError as failure:
-            raise JobError(f"nothing came within {limit_s / 60:.0f} minutes") from failure
+            raise JobError(f"nothing came within {limit_s / 60:.0f} minutes while {doing}") from failure
         except ray.exceptions.RayError as failure:
             raise told_failure(self._progress) or EngineError(
-                f"a stage died: {explain(failure)}"
+                f"a stage failed while {doing} (--verbose says more): {explain(failure)}"
             ) from failure
         return time.monotonic() - started, result

@@ -76,5 +76,5 @@ def test_an_adapter_that_changes_nothing_is_told_in_its_own_words(
 
 
 def test_an_engine_that_dies_is_told(scored: Callable[[type[AnswerStage]], Timed]) -> None:
-    with pytest.raises(EngineError, match="a stage died"):
+    with pytest.raises(EngineError, match="a stage failed while a shard was answered"):
         scored(DyingStage)
