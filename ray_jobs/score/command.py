@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--run",
         dest="run_name",
         metavar="NAME",
-        help="a name for the run: once it is closed, none follows it",
+        help="a name for the run: once it is finished, none follows it",
     )
     parser.add_argument("--verbose", action="store_true", help="all log lines of Ray and vLLM")
 

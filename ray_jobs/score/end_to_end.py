@@ -32,7 +32,7 @@ def score(
     """Score what INPUT names and OUTPUT does not hold yet; returns the exit code.
 
     Args:
-        name: the user's name of the run. A closed run of this name is not followed by another.
+        name: the user's name of the run. A finished run of this name is not followed by another.
         retry: statuses that are planned again whatever they are and however often they were tried.
         verbose: show the log lines of Ray and vLLM.
 
