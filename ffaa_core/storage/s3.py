@@ -220,6 +220,9 @@ class S3Store(Store):
             return ConfigurationError(f"cannot {verb} {uri}: the credentials do not allow it ({code})")
         if isinstance(error, NoCredentialsError | PartialCredentialsError | NoRegionError):
             return ConfigurationError(f"cannot {verb} {uri}: {error} (set the usual AWS_... variables)")
+        if isinstance(error, ClientError):
+            said = error.response["Error"].get("Message") or "no reason was given"
+            return StorageError(f"cannot {verb} {uri}: {said} ({code or 'no code'})")
         return StorageError(f"cannot {verb} {uri}: {error}")
 
 

@@ -192,7 +192,12 @@ def test_a_write_whose_answer_got_lost_finds_its_own_object(store: S3Store, serv
 @pytest.mark.parametrize(
     ("verbs", "answer", "error", "told"),
     [
-        (READS, DENIED, StorageError, "AccessDenied"),  # one image's permissions are no fault of the rest
+        (
+            READS,
+            DENIED,
+            StorageError,
+            r"s3://bucket/key: scripted \(AccessDenied\)$",
+        ),  # one image's permissions are no fault of the rest
         (("find",), (403, ""), ConfigurationError, "credentials do not allow"),
         (("list", *WRITES), DENIED, ConfigurationError, "credentials do not allow"),
         (("list", *READS, *WRITES), SKEWED, ConfigurationError, "clock of this machine"),
