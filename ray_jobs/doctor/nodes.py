@@ -148,7 +148,7 @@ def _judge_gpus(nodes: Sequence[MachineFacts], gpus_wanted: bool) -> Iterator[Fi
         yield warning(
             "gpu",
             f"none: {nodes[0].no_gpu}",
-            "without a GPU this is for trials: the published model takes minutes a face on a CPU",
+            "without a GPU this is for trials: a model of 7 billion parameters is slow on a CPU",
         )
 
 
