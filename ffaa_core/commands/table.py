@@ -147,6 +147,11 @@ def _abandon(args: argparse.Namespace) -> int:
     if run is None:
         print(f"no run is open in {table.uri}: there is nothing to abandon")
         return 0
+    if not run.open_shards():
+        print(
+            f"run {run.ordinal} is finished: the command that began it closes it, there is nothing to abandon"
+        )
+        return 0
     n_rows = run.abandon().counts.images
     named = f" ({printable(run.plan.name)})" if run.plan.name else ""
     rest = "" if n_rows == run.n_images else "; the next `ffaa score` plans the others again"

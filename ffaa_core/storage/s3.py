@@ -216,7 +216,7 @@ class S3Store(Store):
             return NotFoundError(f"{uri} does not exist")
         if code in MISCONFIGURED:
             return ConfigurationError(f"cannot {verb} {uri}: {MISCONFIGURED[code]} ({code})")
-        if code in FORBIDDEN and verb != "read":
+        if code in FORBIDDEN:
             return ConfigurationError(f"cannot {verb} {uri}: the credentials do not allow it ({code})")
         if isinstance(error, NoCredentialsError | PartialCredentialsError | NoRegionError):
             return ConfigurationError(f"cannot {verb} {uri}: {error} (set the usual AWS_... variables)")

@@ -160,7 +160,7 @@ class VerdictTable:
                     summary = last.summary()
                     if summary is None:
                         return self._adopt(last, intent)
-                    same = name is not None and (last.plan.name, last.fingerprint) == (name, fingerprint)
+                    same = name is not None and last.plan.name == name and _way(last.plan) == _way(intent)
                     if same and not summary.abandoned:
                         return None
                 if not listed:

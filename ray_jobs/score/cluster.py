@@ -90,7 +90,11 @@ def cluster(config: ScoreConfig, *, verbose: bool) -> Iterator[Shares]:
         _require_reachable(address)
     else:
         options |= {"address": "local", "include_dashboard": False}
-    ray.init(**options)
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+        where = f"join the Ray cluster at {address} (RAY_ADDRESS)" if address else "start Ray on this machine"
+        raise JobError(f"cannot {where}: {error}") from error
     try:
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         cpus, gpus = resources.get("CPU", 0), config.run.gpus

@@ -4,6 +4,7 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
@@ -66,6 +67,9 @@ def drive(
                     state.statuses.update(statuses)
             except ray.exceptions.RayError as error:
                 raise told_failure(progress) or JobError(f"the job ended early: {explain(error)}") from error
+            with suppress(ray.exceptions.RayError):  # all is committed: what could not be told is not missed
+                if lost := ray.get(progress.totals.remote(), timeout=ANSWER_S).get("shards lost"):
+                    display.tell(f"{lost} shards were committed already: the work on them was done twice")
         if request.received and run.open_shards():
             raise stopped(request.received)
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 
 from ffaa_core.bundle import Bundle, resolve_bundle
+from ffaa_core.errors import ConfigurationError
 from ffaa_core.settings import fingerprint
 from ffaa_core.table import PlannedImage, Run, Summary, VerdictTable
 from ffaa_core.table.reader import read_runs
@@ -63,6 +64,7 @@ def _score(
     check_adapter(bundle)
     current = fingerprint(config.scoring, bundle.digests)
     table = VerdictTable.open(output_uri, create=True)
+    begun = table.open_run()
     run = table.plan(
         images,
         fingerprint=current,
@@ -81,6 +83,12 @@ def _score(
     if run is None:
         print(f"nothing to do: {input_uri} is settled in {output_uri} under fingerprint {current}")
         return last_exit_code(table.runs(), current, absolute(input_uri))
+    if begun and begun.ordinal == run.ordinal and (begun.plan.name != name or retry or config.run.max_images):
+        print(
+            f"run {run.ordinal} was begun earlier and is finished first, as planned: what is new since "
+            "and what is to be retried are for the same command after it",
+            file=sys.stderr,
+        )
     job = Job(output=table.uri, run=run.ordinal, fingerprint=current, bundle=bundle.location, config=config)
     _drive_open_shards(job, run, verbose=verbose)
     earlier = [other for other in table.runs() if other.ordinal < run.ordinal]
@@ -88,7 +96,8 @@ def _score(
     summary = run.close(exit_code(*_statuses_of(table, run), before, config.run.max_failure_rate))
     _report(summary, time.monotonic() - started, output_uri, config.run.max_failure_rate)
     if run.plan.n_left:
-        print(f"{run.plan.n_left} more images are to be done: the same command does the next of them")
+        again = "the same command, under another name," if name else "the same command"
+        print(f"{run.plan.n_left} more images are to be done: {again} does the next of them")
     if bundle.warning:
         print(f"ffaa: {bundle.warning}", file=sys.stderr)
     return summary.exit_code
@@ -96,7 +105,9 @@ def _score(
 
 def _proved_listing(images: Iterator[PlannedImage]) -> Iterator[PlannedImage]:
     """The same listing, once it is proved to name something; before that no table is made for it."""
-    first = next(images)  # a listing without images raises ConfigurationError
+    first = next(images, None)  # a listing without images raises ConfigurationError
+    if first is None:
+        raise ConfigurationError("nothing to score: all that INPUT lists lies in OUTPUT; give another OUTPUT")
     return chain([first], images)
 
 

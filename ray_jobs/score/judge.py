@@ -82,6 +82,8 @@ class JudgeStage:
         )
         engine = work_of(block) | {"judge": self._environment}
         outcome = self._run.commit(shard, rows, writer=self._writer, engine=engine)
+        if not outcome.won:
+            self._progress.report.remote(shard, "shards lost", 1)
         self._progress.leave.remote(shard)
         return pa.table({"shard": [shard], "statuses": [json.dumps(outcome.commit.counts.statuses)]})
 

@@ -12,7 +12,8 @@ from ray_jobs.score.whereabouts import Model, Step, Whereabouts, this_process
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
-Measure = Literal["faces found", "faces answered", "images answered"]
+Measure = Literal["faces found", "faces answered", "images answered", "shards lost"]
+"""`shards lost` are those that another process committed first."""
 
 
 class Progress(Whereabouts):
@@ -57,6 +58,10 @@ class Progress(Whereabouts):
         return self._failure
 
 
+TELLING_S = 10
+"""How long the actor is waited for when a job has failed, of which it may be the reason."""
+
+
 def start_progress() -> Any:
     """Start the actor, on the driver's own node: it ends when the driver does, and with no other node."""
     import ray
@@ -71,7 +76,9 @@ def told_failure(progress: "ActorHandle[Progress]") -> FFAAError | None:
     import ray
 
     with suppress(ray.exceptions.RayError):
-        failure: FFAAError | None = ray.get(progress.failure.remote())  # type: ignore[assignment]
+        failure: FFAAError | None = ray.get(  # type: ignore[assignment]
+            progress.failure.remote(), timeout=TELLING_S
+        )
         return failure
     return None
 

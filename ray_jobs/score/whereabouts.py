@@ -45,7 +45,7 @@ class Stay:
 
 
 class Whereabouts:
-    """Kept where it outlives the stages' processes. Nothing that a dying process repeats counts as movement.
+    """Kept where it outlives the stages' processes.
 
     Args:
         clock: seconds that only ever grow.
