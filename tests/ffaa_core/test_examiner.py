@@ -114,7 +114,13 @@ def test_one_process_examines_image_after_image_and_imports_nothing_heavy(proces
         assert processes() == [process]
         libraries = " ".join(mapped.path for mapped in process.memory_maps())
     assert "dlib" in libraries
-    assert not [name for name in ("torch", "vllm", "/ray/", "pyarrow") if name in libraries]
+    heavy = (
+        "libtorch_cpu",
+        "vllm/_C",
+        "_raylet",
+        "libarrow",
+    )  # vLLM has its children preload torch's libgomp
+    assert not [name for name in heavy if name in libraries]
     assert processes() == []
 
 

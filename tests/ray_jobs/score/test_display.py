@@ -51,6 +51,7 @@ def test_a_terminal_gets_a_bar_and_a_pipe_plain_lines(
     monkeypatch: pytest.MonkeyPatch, terminal: bool, interval: str
 ) -> None:
     monkeypatch.setattr(display, interval, 0.01)
+    monkeypatch.setenv("TERM", "xterm")
     written = io.StringIO()
     updated = threading.Event()
 
