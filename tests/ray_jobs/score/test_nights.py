@@ -77,4 +77,4 @@ def test_two_drivers_of_one_run_make_one_row_of_each_image_and_tell_of_work_done
     assert sorted(row["image_uri"] for row in rows) == sorted(str(path) for path in images.iterdir())
     assert len(VerdictTable.open(str(output)).runs()) == 1
     assert scripted("table", "verify", output).returncode == 0
-    assert any("committed by another process first" in text for text in told), told
+    assert any("the work on them was done twice" in text for text in told), told
