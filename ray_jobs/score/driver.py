@@ -20,6 +20,7 @@ from ray_jobs.score.fetch_crop import fetch_crop
 from ray_jobs.score.job import Job
 from ray_jobs.score.judge import JudgeStage
 from ray_jobs.score.progress import start_progress, told_failure
+from ray_jobs.score.reaper import reaped
 from ray_jobs.score.signals import stop_requests, stopped
 from ray_jobs.score.watch import ANSWER_S, Watch, watched
 
@@ -48,6 +49,7 @@ def drive(
     state = RunState(n_images=run.n_images, images_done=committed, statuses=before)
     with (
         libraries_diverted(verbose=verbose) as stderr,
+        reaped(),
         cluster(job.config, verbose=verbose) as shares,
         stop_requests(patient=True) as request,
     ):

@@ -109,9 +109,10 @@ def test_a_killed_driver_loses_nothing_and_leaves_no_process(
     wait_until(lambda: committed(output) >= 1, 300)
     reader.start()
     wait_until(lambda: committed(output) >= 4, 300)
+    its_processes = psutil.Process(driver.pid).children(recursive=True)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    wait_until(lambda: not ffaa.processes(), ORPHAN_LIMIT_S)
+    wait_until(lambda: not any(map(is_alive, its_processes)) and not ffaa.processes(), ORPHAN_LIMIT_S)
     before = {commit.shard: commit.writer for commit in run_of(output).commits()}
     assert 4 <= len(before) < N_SHARDS
 
