@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +44,6 @@ def planned(images: Path, output: Path, bundle: Bundle, shard_size: int) -> tupl
     assert run is not None
     job = Job(output=str(output), run=run.ordinal, fingerprint=marked, bundle=str(bundle.path), config=CONFIG)
     return job, run
-
-
-@pytest.fixture
-def no_ray_left_over() -> Iterator[None]:
-    yield
-    import ray
-
-    ray.shutdown()
 
 
 def test_a_shard_whose_crops_exceed_500_mb_arrives_whole(

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,6 @@ from tests.fixtures.hostile import DEADLY_DECODER
 from tests.ray_jobs.score.scripted import ScriptedAnswerStage, ScriptedJudgeStage
 
 DEADLY = {"SEGFAULT": "killed by signal SEGV", "HANG": "timed out after {} s", "EAT MEMORY": "ran out of"}
-
-
-@pytest.fixture
-def no_ray_left_over() -> Iterator[None]:
-    yield
-    import ray
-
-    ray.shutdown()
 
 
 def make_deadly(image: Path, deed: str) -> str:
