@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,6 @@ from tests.fixtures.hostile import DEADLY_DECODER
 from tests.ray_jobs.score.test_hostile_images import make_deadly
 
 N_IMAGES = 100
-
-
-@pytest.fixture
-def scripted(ffaa: Ffaa, tmp_path: Path) -> Ffaa:
-    """The command with models that answer at once."""
-    return replace(ffaa, module="tests.ray_jobs.score.scripted_ffaa").with_environment(
-        FFAA_TEST_BEGUN=str(tmp_path / "begun")
-    )
 
 
 @pytest.mark.slow
