@@ -4,7 +4,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +18,7 @@ from ray_jobs.score.blocks import ShardImage, from_block, to_block
 from ray_jobs.score.careful import CarefulEngine, WholeRoom
 from ray_jobs.score.job import Job
 from ray_jobs.score.progress import Progress, begin, enter, failures_told, loading
+from ray_jobs.score.pulse import Pulse
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,6 +42,7 @@ class AnswerStage:
         self._environment = environment() | self._engine.description
         self._room = asyncio.Semaphore(job.config.engine.max_concurrent_faces)
         self._turn = asyncio.Lock()
+        self._pulse = Pulse(job.config.run.hang_minutes * 60)
 
     async def start_engine(self, job: Job) -> AnswerEngine:
         """Load the bundle's multimodal LLM; other engines override this."""
@@ -50,7 +52,8 @@ class AnswerStage:
         return await VllmEngine.start(bundle.mllm, bundle.adapter, job.config.engine)
 
     def __call__(self, block: "pa.Table") -> "pa.Table":
-        """Answer a shard. If the engine dies this process exits: Ray starts another and repeats the shard.
+        """Answer a shard. If the engine dies or hangs this process exits: Ray starts another and repeats the
+        shard.
 
         A block without rows is a shard that was not begun since the run stops; this may give one, too.
         """
@@ -61,9 +64,10 @@ class AnswerStage:
             if not enter(self._progress, shard, "answer"):
                 return block.slice(0, 0)
             attempt = begin(self._progress, "answer", shard)
-        meter = Meter(self._engine)
+        meter = Meter(self._engine, self._pulse.beat)
         try:
-            answered = self._run(self._answer(attempt, images, meter))
+            with self._pulse.working():
+                answered = self._run(self._answer(attempt, images, meter))
         except EngineDeadError:
             os._exit(1)
         work = asdict(meter.figures()) | {"environment": self._environment}
@@ -103,11 +107,11 @@ class AnswerStage:
 
 
 class Meter:
-    """Counts one shard's requests on their way to an engine that serves several shards."""
+    """Counts one shard's requests on their way to an engine that serves several, and beats after each."""
 
-    def __init__(self, engine: AnswerEngine) -> None:
+    def __init__(self, engine: AnswerEngine, beat: Callable[[], None]) -> None:
         self.description = engine.description
-        self._engine = engine
+        self._engine, self._beat = engine, beat
         self._figures = EngineFigures()
         self._started = time.monotonic()
 
@@ -116,6 +120,7 @@ class Meter:
     ) -> Generation:
         """As the engine does."""
         generation = await self._engine.generate(prompt, crop, crop_sha256, max_tokens, constraint)
+        self._beat()
         self._figures += EngineFigures(
             requests=1,
             prompt_tokens=generation.prompt_tokens,

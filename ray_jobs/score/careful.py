@@ -58,7 +58,7 @@ class CarefulEngine:
             EngineError: the face was given up.
         """
         if crop_sha256 in self._given_up:
-            raise EngineError("the engine died on it twice")
+            raise EngineError("the engine died or hung on it twice")
         if self._noted is None or self._face != crop_sha256:
             self._face, self._noted = crop_sha256, asyncio.ensure_future(self._note(crop_sha256))
         await self._noted

@@ -24,10 +24,11 @@ class RunSettings:
 
     A shard holds at most `shard_size` images and `shard_bytes` bytes of them, a run at most `max_images`.
     More than `max_failure_rate` of failed images ends the run with exit code 3. No progress for
-    `stall_minutes` ends it, too; a signal does once the shards in flight are done, or after `grace_seconds`,
-    by default longer than an engine on two cores takes for its three shards. `answer_actors` 0 means one per
-    GPU, or one where there is none; `gpus` is what a cluster will have that starts its GPU nodes on demand,
-    None what it has now.
+    `stall_minutes` ends it, too. A model that answers nothing for `hang_minutes` while it has work is ended
+    as if it had died, so that a face it hangs on is found out. A signal ends the run once the shards in
+    flight are done, or after `grace_seconds`, by default longer than an engine on two cores takes for its
+    three shards. `answer_actors` 0 means one per GPU, or one where there is none; `gpus` is what a cluster
+    will have that starts its GPU nodes on demand, None what it has now.
     Decoding an image and finding its faces may take `image_seconds` and `image_mib` of memory; else the image
     is `crashed`. None means as much as the largest image within the limits needs.
     `uri_column` names the column of a manifest that holds the images' addresses.
@@ -38,6 +39,7 @@ class RunSettings:
     max_images: Annotated[int, Field(ge=1)] | None = None
     max_failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
     stall_minutes: Annotated[float, Field(gt=0)] = 30
+    hang_minutes: Annotated[float, Field(gt=0)] = 10
     grace_seconds: Annotated[float, Field(ge=0)] = 600
     answer_actors: Annotated[int, Field(ge=0)] = 0
     gpus: Annotated[int, Field(ge=0)] | None = None

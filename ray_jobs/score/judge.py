@@ -14,6 +14,7 @@ from ray_jobs.score.blocks import from_block, work_of
 from ray_jobs.score.careful import CarefulJudge
 from ray_jobs.score.job import Job
 from ray_jobs.score.progress import Progress, begin, enter, failures_told, loading
+from ray_jobs.score.pulse import BeatingJudge, Pulse
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,8 +29,9 @@ class JudgeStage:
 
         self._progress = progress
         with failures_told(progress), loading(progress, "MIDS"):
-            self._judge = self.load_judge(job)
+            self._judge = BeatingJudge(self.load_judge(job), self._beat)
             self._run = job.open_run()
+        self._pulse = Pulse(job.config.run.hang_minutes * 60)
         self._writer = uuid.uuid4().hex
         self._environment = environment()
 
@@ -42,8 +44,8 @@ class JudgeStage:
     def __call__(self, block: "pa.Table") -> "pa.Table":
         """Judge and commit a shard; returns one row: the shard and, as JSON, its rows by status.
 
-        If the accelerator is lost this process exits: Ray starts another and repeats the shard. No row comes
-        of a block without rows, a shard that was not begun since the run stops.
+        If the accelerator is lost or MIDS hangs this process exits: Ray starts another and repeats the shard.
+        No row comes of a block without rows, a shard that was not begun since the run stops.
         """
         import pyarrow as pa
         import torch
@@ -62,10 +64,11 @@ class JudgeStage:
         shard, images = from_block(block)
         enter(self._progress, shard, "judge")
         attempt = begin(self._progress, "judge", shard)
-        judge = self._judge
+        judge: FaceJudge = self._judge
         if attempt.careful:
             judge = CarefulJudge(judge, attempt.given_up, lambda face: self._note(attempt, face))
-        verdicts = conclude([image.pending for image in images], judge)
+        with self._pulse.working():
+            verdicts = conclude([image.pending for image in images], judge)
         self._note(attempt, None)
         written = {
             "run": self._run.ordinal,
@@ -86,6 +89,10 @@ class JudgeStage:
             self._progress.report.remote(shard, "shards lost", 1)
         self._progress.leave.remote(shard)
         return pa.table({"shard": [shard], "statuses": [json.dumps(outcome.commit.counts.statuses)]})
+
+    def _beat(self) -> None:
+        self._pulse.beat()
+        self._progress.move.remote()
 
     def _note(self, attempt: Attempt, face: str | None) -> None:
         import ray

@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from ffaa_core.errors import EngineDeadError, RunAbandonedError, TornShardError
 from ffaa_core.pipeline import FaceJudge, Logits, examine
 from ffaa_core.settings import CROP_SIZE, FaceSettings, fingerprint
 from ffaa_core.table import Run, VerdictTable
-from ray_jobs.score.config import ScoreConfig
+from ray_jobs.score.config import RunSettings, ScoreConfig
 from ray_jobs.score.driver import drive
 from ray_jobs.score.inputs import list_images
 from ray_jobs.score.job import Job
@@ -67,8 +69,29 @@ def test_a_shard_whose_crops_exceed_500_mb_arrives_whole(
     assert rows["image_uri"].to_pylist() == sorted(str(path) for path in images.iterdir())
 
 
-def test_faces_that_kill_the_engine_or_mids_cost_their_images_and_no_others(
-    tmp_path: Path, demo_bundle: Bundle, make_images: Callable[[Path, int], Path], no_ray_left_over: None
+def die_in_engine() -> None:
+    raise EngineDeadError("killed by this face")
+
+
+def die() -> None:
+    os._exit(1)
+
+
+def hang() -> None:
+    time.sleep(3600)
+
+
+@pytest.mark.parametrize(
+    ("in_engine", "in_judge"),
+    [(die_in_engine, hang), pytest.param(hang, die, marks=pytest.mark.slow)],
+)
+def test_faces_that_kill_or_hang_the_engine_or_mids_cost_their_images_and_no_others(
+    in_engine: Callable[[], None],
+    in_judge: Callable[[], None],
+    tmp_path: Path,
+    demo_bundle: Bundle,
+    make_images: Callable[[Path, int], Path],
+    no_ray_left_over: None,
 ) -> None:
     images = make_images(tmp_path / "images", 8)
     paths = sorted(images.iterdir())
@@ -78,7 +101,7 @@ def test_faces_that_kill_the_engine_or_mids_cost_their_images_and_no_others(
     class DeadlyEngine(ScriptedEngine):
         async def generate(self, prompt: str, crop: Crop, crop_sha256: str, *rest: Any) -> Generation:
             if crop_sha256 == deadly_for_engine:
-                raise EngineDeadError("killed by this face")
+                in_engine()
             return await super().generate(prompt, crop, crop_sha256, *rest)
 
     class DeadlyJudge(ScriptedJudge):
@@ -86,7 +109,7 @@ def test_faces_that_kill_the_engine_or_mids_cost_their_images_and_no_others(
             self, crops: Sequence[Crop], masked_answers: Sequence[Sequence[str]]
         ) -> list[Logits | None]:
             if any(hashlib.sha256(crop.tobytes()).hexdigest() == deadly_for_judge for crop in crops):
-                os._exit(1)
+                in_judge()
             return super().logits(crops, masked_answers)
 
     class DeadlyAnswerStage(ScriptedAnswerStage):
@@ -98,6 +121,7 @@ def test_faces_that_kill_the_engine_or_mids_cost_their_images_and_no_others(
             return DeadlyJudge()
 
     job, run = planned(images, tmp_path / "out", demo_bundle, shard_size=4)
+    job = replace(job, config=replace(CONFIG, run=RunSettings(hang_minutes=0.03)))
     shards = run.open_shards()
     drive(job, run, shards, verbose=False, answer_stage=DeadlyAnswerStage, judge_stage=DeadlyJudgeStage)
 
@@ -106,7 +130,7 @@ def test_faces_that_kill_the_engine_or_mids_cost_their_images_and_no_others(
     expected = dict.fromkeys(map(str, paths), "scored")
     expected |= {str(paths[1]): "answer_failed", str(paths[6]): "judge_failed"}
     assert {uri: status for uri, (status, _) in found.items()} == expected
-    assert "the engine died on it twice" in found[str(paths[1])][1]
+    assert "the engine died or hung on it twice" in found[str(paths[1])][1]
     assert "MIDS failed on it" in found[str(paths[6])][1]
 
 
