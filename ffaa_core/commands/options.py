@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ffaa_core.verdict import Status
+
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Which models to use, and the file that holds all other settings."""
@@ -70,3 +72,11 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     """The settings that were given as options: those with a dotted name, and the bundle."""
     given = {name: value for name, value in vars(args).items() if "." in name and value is not None}
     return given | {"bundle": args.bundle}
+
+
+def statuses(text: str) -> tuple[Status, ...]:
+    """The statuses in `STATUS,...`, as an option's type."""
+    try:
+        return tuple(Status(name.strip()) for name in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; there are {', '.join(Status)}") from None

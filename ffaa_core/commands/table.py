@@ -8,6 +8,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from ffaa_core.commands.options import statuses
 from ffaa_core.errors import ConfigurationError
 from ffaa_core.verdict import Status
 
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 def _add_show_options(show: argparse.ArgumentParser) -> None:
     show.add_argument(
         "--status",
-        type=_statuses,
+        type=statuses,
         metavar="STATUS,...",
         help=f"only images of these statuses ({', '.join(Status)})",
     )
@@ -180,15 +181,6 @@ def _format(named: str | None, to: Path | None) -> str | None:
     if ending not in FORMATS:
         raise ConfigurationError(f"--to {to} does not end in .json, .csv or .parquet: say --format too")
     return ending
-
-
-def _statuses(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    if unknown := sorted(set(names) - set(Status)):
-        raise argparse.ArgumentTypeError(
-            f"no such status: {', '.join(unknown)}; there are {', '.join(Status)}"
-        )
-    return names
 
 
 def _positive(text: str) -> int:

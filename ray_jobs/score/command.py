@@ -16,8 +16,7 @@ failed for a passing reason. Set RAY_ADDRESS to use a cluster.
 
 import argparse
 
-from ffaa_core.commands.options import add_model_options, add_scoring_options, settings_of
-from ffaa_core.verdict import Status
+from ffaa_core.commands.options import add_model_options, add_scoring_options, settings_of, statuses
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--retry",
-        type=_statuses,
+        type=statuses,
         default=(),
         metavar="STATUS,...",
         help="score images of these statuses again, such as decode_failed, however often they were tried",
@@ -81,10 +80,3 @@ def run(args: argparse.Namespace) -> int:
 
     config = from_mapping(ScoreConfig, read_config(args.config, settings_of(args)))
     return score(config, args.input, args.output, name=args.run_name, retry=args.retry, verbose=args.verbose)
-
-
-def _statuses(names: str) -> tuple[Status, ...]:
-    try:
-        return tuple(Status(name) for name in names.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{error}; known are {', '.join(Status)}") from None
