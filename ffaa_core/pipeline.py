@@ -1,7 +1,8 @@
 """The three steps from an image's bytes to its verdict. Every door goes through these and nothing else.
 
 `examine` decodes and crops, `answer` asks the three questions of every face, `conclude` lets MIDS judge and
-rolls the faces up. Each turns an error on one image into that image's status.
+rolls the faces up; `to_judge` and `complete` are its halves, for doors whose MIDS is in another process. Each
+turns an error on one image into that image's status.
 """
 
 import asyncio
@@ -109,10 +110,21 @@ async def answer(
 
 def conclude(images: Sequence[PendingImage], judge_network: FaceJudge) -> list[ImageVerdict]:
     """Judge the answered faces of all `images` together and complete each image."""
+    crops, masked_answers = to_judge(images)
+    return complete(images, judge_network.logits(crops, masked_answers) if crops else [])
+
+
+def to_judge(images: Sequence[PendingImage]) -> tuple[list[Crop], list[list[str]]]:
+    """What a `FaceJudge` is asked about `images`: their answered faces' crops and masked answers."""
     ready = [face for image in images for face in image.faces if face.answered]
     masked = [[a.fields.masked() for a in face.answers if a.fields] for face in ready]
-    logits = iter(judge_network.logits([face.face.crop for face in ready], masked) if ready else [])
-    return [_conclude_image(image, logits) for image in images]
+    return [face.face.crop for face in ready], masked
+
+
+def complete(images: Sequence[PendingImage], logits: Sequence[Logits | None]) -> list[ImageVerdict]:
+    """The verdicts on `images`, given what a `FaceJudge` said when asked `to_judge(images)`."""
+    of_faces = iter(logits)
+    return [_conclude_image(image, of_faces) for image in images]
 
 
 def _conclude_image(pending: PendingImage, logits: Iterator[Logits | None]) -> ImageVerdict:
