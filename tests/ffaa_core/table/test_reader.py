@@ -1,5 +1,7 @@
 """Reading rows: as they were committed, the latest of each image, and those asked for."""
 
+from datetime import UTC, datetime
+
 import pyarrow as pa
 import pytest
 
@@ -48,6 +50,15 @@ def test_latest_prefers_settled_rows_then_later_runs(table):
     runs = {row["image_uri"][8:12]: row["run"] for row in rows(table)}
     assert runs == {"0000": 2, "0001": 1, "0002": 2}
     assert len(rows(table, latest=False)) == 6
+
+
+def test_a_clock_that_was_set_back_does_not_make_older_rows_count(table):
+    for year, version in ((2030, "v1"), (1970, "v2")):
+        run = table.plan(images(2, version), **WAY)
+        score_all(run, lambda row, year=year: {"scored_at": datetime(year, 1, 1, tzinfo=UTC)})
+        run.close(0)
+    assert [(row["run"], row["image_version"]) for row in rows(table)] == [(2, "v2")] * 2
+    assert table.plan(images(2, "v2"), **WAY) is None
 
 
 def test_rows_are_chosen_by_fingerprint(table):
