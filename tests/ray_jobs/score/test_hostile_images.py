@@ -4,13 +4,15 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ffaa_core.bundle import Bundle
-from ffaa_core.settings import FaceSettings, fingerprint
+from ffaa_core.pipeline import examine
+from ffaa_core.settings import FaceSettings, ScoringSettings, fingerprint
 from ffaa_core.table import VerdictTable
 from ray_jobs.score.config import RunSettings, ScoreConfig
 from ray_jobs.score.driver import drive
@@ -75,20 +77,30 @@ def test_each_costs_its_own_row_and_the_run_ends_complete(
 
 
 @pytest.mark.slow
-def test_real_photographs_beside_them_are_all_scored_in_one_run(
+def test_real_photographs_beside_them_and_one_that_kills_the_engine_are_all_scored_in_one_run(
     shared_faces: Path, tmp_path: Path, ffaa: Ffaa
 ) -> None:
     images = Path(shutil.copytree(shared_faces / "uploads", tmp_path / "uploads"))
     os.chmod(images, 0o755)
-    deadly = {deed: make_deadly(images / "044_obama.jpg", deed) for deed in DEADLY}
+    photograph = images / "044_obama.jpg"
+    deadly = {deed: make_deadly(photograph, deed) for deed in DEADLY}
+    kills_engine = examine(photograph.read_bytes(), ScoringSettings()).faces[0].face.crop_sha256
     settings = tmp_path / "settings.yaml"
     settings.write_text("run: {image_seconds: 60, max_failure_rate: 1}")
-    hostile = ffaa.with_environment(PYTHONPATH=str(DEADLY_DECODER))
+    hostile = replace(ffaa, module="tests.ray_jobs.score.deadly_ffaa").with_environment(
+        PYTHONPATH=str(DEADLY_DECODER), FFAA_TEST_DEADLY_CROP=kills_engine
+    )
 
     done = hostile("score", images, tmp_path / "out", "--config", settings, *FAST)
 
     assert done.returncode == 0, done.stderr
     rows = rows_of(tmp_path / "out")
-    assert len(rows) == sum(path.is_file() for path in images.rglob("*"))
+    assert sorted(row["image_uri"] for row in rows) == sorted(
+        str(p) for p in images.rglob("*") if p.is_file()
+    )
     assert_crashed(rows, deadly, seconds=60)
-    assert Counter(row["status"] for row in rows)["crashed"] == len(deadly)
+    killed = {row["image_uri"]: row["status_detail"] for row in rows if row["status"] == "answer_failed"}
+    assert list(killed) == [str(photograph)]
+    assert "the engine died or hung on it twice" in killed[str(photograph)]
+    others = {row["status"] for row in rows if row["image_uri"] not in {*deadly.values(), *killed}}
+    assert others == {"scored", "no_face", "too_large", "decode_failed"}
