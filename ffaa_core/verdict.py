@@ -37,7 +37,7 @@ class Status(StrEnum):
     @property
     def failed(self) -> bool:
         """Whether the image counts against the maximal failure rate of a run."""
-        return self in TRANSIENT or self is Status.DECODE_FAILED
+        return self in TRANSIENT or self in (Status.DECODE_FAILED, Status.GONE)
 
 
 TRANSIENT = frozenset({Status.FETCH_FAILED, Status.CRASHED, Status.ANSWER_FAILED, Status.JUDGE_FAILED})

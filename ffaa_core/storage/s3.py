@@ -6,8 +6,6 @@ argument.
 
 import io
 import os
-import random
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -16,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import boto3
-from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -28,23 +25,21 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 from botocore.exceptions import ConnectionError as NoConnectionError
+from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from ffaa_core.errors import AlreadyExistsError, ConfigurationError, FFAAError, NotFoundError, StorageError
 from ffaa_core.storage.base import Content, ObjectInfo, Store
+from ffaa_core.storage.patience import TIMEOUT, TIMEOUT_S, Patience, seconds
 
 T = TypeVar("T")
 
-PATIENCE_S = 120.0
-"""How long a verb is tried again that storage fails or throttles: longer than a restart of what serves it."""
-FIRST_WAIT, LONGEST_WAIT = 0.2, 10.0
-"""Seconds up to which the first and any later wait is drawn; each bound is twice the one before."""
+CONNECT_S = 5.0
+"""How long a connection may take to be made, unless the time-out of requests is shorter."""
 WORKERS = 16
 """Threads that read or create several objects."""
 PAGE = 1000
 """Objects asked for in one request of a listing."""
-
-MULTIPART = TransferConfig(multipart_threshold=64 << 20, multipart_chunksize=64 << 20, max_concurrency=4)
 
 NOT_FOUND = {"404", "NoSuchKey", "NotFound"}
 PRECONDITION = {"412", "PreconditionFailed"}
@@ -59,6 +54,7 @@ MISCONFIGURED = {
     "PermanentRedirect": "the bucket lies in another region: set AWS_REGION",
     "ExpiredToken": "the credentials have expired",
     "RequestTimeTooSkewed": "the clock of this machine is wrong",
+    "EntityTooLarge": "it is larger than one request may be: ask for smaller shards (run.shard_size)",
 }
 
 
@@ -85,9 +81,7 @@ class S3Store(Store):
         for page in self._pages(prefix):
             for entry in page.get("Contents", ()):
                 key = entry["Key"][len(self._prefix) :]
-                yield ObjectInfo(
-                    uri=self.uri_of(key), key=key, size=entry["Size"], version=_version(entry["ETag"])
-                )
+                yield ObjectInfo(uri=self.uri_of(key), key=key, size=entry["Size"], version=_version(entry))
 
     def folders(self, prefix: str) -> Iterator[str]:
         for page in self._pages(prefix, Delimiter="/"):
@@ -95,25 +89,28 @@ class S3Store(Store):
                 yield entry["Prefix"][len(self._prefix + prefix) : -1]
 
     def stat(self, key: str) -> ObjectInfo:
-        head = self._try("find", key, lambda: self._client.head_object(**self._place(key)))
-        return ObjectInfo(
-            uri=self.uri_of(key), key=key, size=head["ContentLength"], version=_version(head["ETag"])
-        )
+        def head(client: Any) -> ObjectInfo:
+            answer = client.head_object(**self._place(key))
+            return ObjectInfo(
+                uri=self.uri_of(key), key=key, size=answer["ContentLength"], version=_version(answer)
+            )
+
+        return self._try("find", key, head)
 
     def read(self, key: str, *, limit: int | None = None) -> Content:
-        def get() -> Content:
-            answer = self._client.get_object(**self._place(key))
+        def get(client: Any) -> Content:
+            answer = client.get_object(**self._place(key))
             size = answer["ContentLength"]
             data = _body(answer, size if limit is None else min(limit, size))
-            return Content(data=data, version=_version(answer["ETag"]), size=size)
+            return Content(data=data, version=_version(answer), size=size)
 
         return self._try("read", key, get)
 
     def read_range(self, key: str, start: int, length: int, version: str) -> bytes:
         """`length` bytes from `start` of the object, which must still have `version`."""
 
-        def get() -> bytes:
-            answer = self._client.get_object(
+        def get(client: Any) -> bytes:
+            answer = client.get_object(
                 **self._place(key), Range=f"bytes={start}-{start + length - 1}", IfMatch=f'"{version}"'
             )
             return _body(answer, length)
@@ -128,24 +125,22 @@ class S3Store(Store):
         self._try(
             "create",
             key,
-            lambda: self._client.put_object(**self._place(key), Body=data, IfNoneMatch="*"),
+            lambda client: client.put_object(**self._place(key), Body=data, IfNoneMatch="*"),
         )
 
     def write(self, key: str, data: bytes | Path) -> None:
-        if isinstance(data, Path):
-            path = os.fspath(data)
-            place = self._place(key)
-            self._try(
-                "write",
-                key,
-                lambda: self._client.upload_file(path, place["Bucket"], place["Key"], Config=MULTIPART),
-            )
-        else:
-            self._try("write", key, lambda: self._client.put_object(**self._place(key), Body=data))
+        def put(client: Any) -> None:
+            if isinstance(data, Path):
+                with data.open("rb") as file:
+                    client.put_object(**self._place(key), Body=file)
+            else:
+                client.put_object(**self._place(key), Body=data)
+
+        self._try("write", key, put)
 
     def delete(self, key: str) -> None:
         with suppress(NotFoundError):
-            self._try("delete", key, lambda: self._client.delete_object(**self._place(key)))
+            self._try("delete", key, lambda client: client.delete_object(**self._place(key)))
 
     def read_many(self, keys: Iterable[str]) -> Iterator[bytes]:
         with ThreadPoolExecutor(WORKERS) as readers:
@@ -164,10 +159,11 @@ class S3Store(Store):
             name: os.environ.get(f"AWS_{name}".upper(), "when_required").lower()
             for name in ("request_checksum_calculation", "response_checksum_validation")
         }
+        timeout = seconds(TIMEOUT, TIMEOUT_S)
         config = Config(
             retries={"mode": "standard", "total_max_attempts": 1},  # `_try` does it
-            connect_timeout=10,
-            read_timeout=60,
+            connect_timeout=min(CONNECT_S, timeout),
+            read_timeout=timeout,
             max_pool_connections=WORKERS,
             **checksums,  # type: ignore[arg-type]
         )
@@ -183,28 +179,29 @@ class S3Store(Store):
         where = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
         request: dict[str, Any] = {**where, "MaxKeys": PAGE, **options}
         while True:
-            page = self._try("list", prefix, lambda: self._client.list_objects_v2(**request))
+            page = self._try("list", prefix, lambda client: client.list_objects_v2(**request))
             yield page
             if not page.get("IsTruncated"):
                 return
             request["ContinuationToken"] = page["NextContinuationToken"]
 
-    def _try(self, verb: str, key: str, call: Callable[[], T]) -> T:
-        """Make the call, again after an outcome that says nothing; other failures become FFAA errors."""
-        give_up_at = time.monotonic() + PATIENCE_S
-        longest = FIRST_WAIT
+    def _try(self, verb: str, key: str, call: Callable[[Any], T]) -> T:
+        """Call, again after an outcome that says nothing; other failures become FFAA errors."""
+        client = self._client  # a second's work, and no part of the patience
+        patience = Patience()
         while True:
             try:
-                return call()
-            except (BotoCoreError, ClientError, HTTPError) as error:
-                failure: Exception = error
-            except boto3.exceptions.S3UploadFailedError as error:
-                failure = error.__context__ if isinstance(error.__context__, ClientError) else error
-            wait = random.uniform(0, longest)
-            if not _inconclusive(failure) or time.monotonic() + wait > give_up_at:
-                raise self._failure(verb, key, failure) from failure
-            time.sleep(wait)
-            longest = min(LONGEST_WAIT, 2 * longest)
+                answer = call(client)
+            except (BotoCoreError, ClientError, HTTPError, ResponseParserError) as error:
+                failure = self._failure(verb, key, error)
+                if not _inconclusive(error):
+                    patience.answered()
+                    raise failure from error
+                if not patience.wait(str(failure)):
+                    raise failure from error
+            else:
+                patience.answered()
+                return answer
 
     def _failure(self, verb: str, key: str, error: Exception) -> FFAAError:
         uri, code = self.uri_of(key), _code(error)
@@ -275,8 +272,15 @@ def _body(answer: dict[str, Any], length: int) -> bytes:
     return data
 
 
-def _version(etag: str) -> str:
-    return etag.strip('"')
+def _version(answer: dict[str, Any]) -> str:
+    """The ETag in an answer.
+
+    Raises:
+        ResponseParserError: it has none, so that it is hardly from S3.
+    """
+    if "ETag" not in answer:
+        raise ResponseParserError("the answer has no ETag: is this the endpoint of an S3 server?")
+    return str(answer["ETag"]).strip('"')
 
 
 def _code(error: Exception) -> str:
@@ -287,4 +291,6 @@ def _inconclusive(error: Exception) -> bool:
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         return status in TRY_AGAIN_STATUSES or _code(error) in TRY_AGAIN
-    return isinstance(error, HTTPClientError | NoConnectionError | HTTPError | IncompleteReadError)
+    return isinstance(
+        error, HTTPClientError | NoConnectionError | HTTPError | IncompleteReadError | ResponseParserError
+    )

@@ -190,6 +190,8 @@ def _report(summary: Summary, seconds: float, output_uri: str, max_failure_rate:
         print("verdicts:", *count_lines(counts.verdicts), sep="\n")
     if summary.exit_code == TOO_MANY_FAILURES:
         print(f"more than {max_failure_rate:.0%} of the images failed: exit code {TOO_MANY_FAILURES}")
+        if gone := counts.statuses.get(Status.GONE):
+            print(f"{gone} of {counts.images} images are not where INPUT says: are its addresses right?")
     if summary.abandoned:
         print(f"run {summary.run} was abandoned: the same command scores in a new run what has no row yet")
     print(f"see them with: ffaa table show {output_uri}")

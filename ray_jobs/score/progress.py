@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from ffaa_core.errors import FFAAError
+from ffaa_core.storage.patience import tell_waits_to
 from ray_jobs.score.attempts import Attempt, Attempts, Stage
 from ray_jobs.score.whereabouts import Model, Step, Whereabouts, this_process
 
@@ -114,9 +115,13 @@ def loading(progress: "ActorHandle[Progress]", model: Model) -> Iterator[None]:
 
 @contextmanager
 def failures_told(progress: "ActorHandle[Progress]") -> Iterator[None]:
-    """Hand an error of ours to the driver as it is: Ray's own exceptions carry it as text only."""
+    """Hand an error of ours to the driver as it is: Ray's own exceptions carry it as text only.
+
+    That this process waits for storage is told there, too: nobody reads what it prints.
+    """
     import ray
 
+    tell_waits_to(lambda line: progress.wait.remote(line, this_process()))
     try:
         yield
     except FFAAError as error:

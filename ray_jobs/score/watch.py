@@ -23,6 +23,8 @@ T = TypeVar("T")
 INTERVAL_S = 0.5
 ANSWER_S = 5
 """How long the progress actor, which does next to nothing, may take to answer."""
+QUIET_S = 60
+"""Time after which it is told again that a process waits for storage, however many of them do."""
 
 
 class Watch:
@@ -43,6 +45,7 @@ class Watch:
         self._steps = 0
         self._moved_at = time.monotonic()
         self._stops_at: float | None = None
+        self._waits, self._quiet_until = 0, 0.0
 
     def check(self) -> None:
         """Raise JobError if the run must end now."""
@@ -80,9 +83,18 @@ class Watch:
         import ray
 
         try:
-            return ray.get(self._progress.movement.remote(), timeout=ANSWER_S)  # type: ignore[return-value]
+            movement: Movement = ray.get(self._progress.movement.remote(), timeout=ANSWER_S)  # type: ignore[assignment]
         except ray.exceptions.RayError:
             return None
+        self._tell_of_waiting(movement)
+        return movement
+
+    def _tell_of_waiting(self, movement: Movement) -> None:
+        now = time.monotonic()
+        if movement.waits > self._waits and now >= self._quiet_until:
+            self._tell(movement.wait)
+            self._quiet_until = now + QUIET_S
+        self._waits = movement.waits
 
     def _describe(self) -> str:
         import ray

@@ -29,10 +29,15 @@ WORDS: dict[Step, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Movement:
-    """How much has moved since the start: compared with an earlier one it tells whether anything has."""
+    """How much has moved since the start: compared with an earlier one it tells whether anything has.
+
+    `waits` counts the times that a process said it waits for storage, `wait` is what the last one said.
+    """
 
     steps: int
     in_flight: int
+    waits: int = 0
+    wait: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Whereabouts:
         self._shards: dict[int, tuple[Step, Stay]] = {}
         self._loading: dict[Model, list[Stay]] = {"engine": [], "MIDS": []}
         self._steps = 0
+        self._waits, self._wait = 0, ""
         self._stopping = False
 
     def enter(self, shard: int, step: Step, process: str) -> bool:
@@ -67,6 +73,10 @@ class Whereabouts:
             self.move()
         self._shards[shard] = step, Stay(f"shard {shard} {WORDS[step]}", process, self._clock())
         return True
+
+    def wait(self, line: str, process: str) -> None:
+        """Note that a process waits for storage, in its words."""
+        self._waits, self._wait = self._waits + 1, f"{line} ({process})"
 
     def leave(self, shard: int) -> None:
         """Note that a shard is committed."""
@@ -92,7 +102,9 @@ class Whereabouts:
 
     def movement(self) -> Movement:
         """How much has moved, and how many shards are in flight."""
-        return Movement(steps=self._steps, in_flight=len(self._in_flight()))
+        return Movement(
+            steps=self._steps, in_flight=len(self._in_flight()), waits=self._waits, wait=self._wait
+        )
 
     def describe(self) -> str:
         """Which models load and which shards are where, for how long, longest first."""

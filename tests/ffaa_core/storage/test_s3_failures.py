@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from ffaa_core.errors import AlreadyExistsError, ConfigurationError, FFAAError, NotFoundError, StorageError
-from ffaa_core.storage import open_store, s3
+from ffaa_core.storage import open_store, patience
 from ffaa_core.storage.s3 import S3Store
 from tests.fixtures.s3 import S3Server, use
 
 DATA = bytes(range(200))
 LISTING = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
-CUT, HANG_UP = "a body cut short", "no answer at all"
+CUT, HANG_UP, STALL = "a body cut short", "no answer at all", "an answer that never comes"
+NO_S3 = "a web page"
 
 Answer = str | tuple[int, str]
 
@@ -26,7 +27,7 @@ Answer = str | tuple[int, str]
 class ScriptedServer(ThreadingHTTPServer):
     """An S3 server with `DATA` under every key, which gives the answers of a script first.
 
-    An answer is a status with an S3 error code, or `CUT` or `HANG_UP`; the last one stays if `for_ever`.
+    An answer is a status with an S3 error code, or one of the words above; the last one stays if `for_ever`.
     """
 
     def __init__(self) -> None:
@@ -45,12 +46,19 @@ class ScriptedServer(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: ScriptedServer
     protocol_version = "HTTP/1.1"  # or whoever writes waits a second for "100 Continue"
+    disable_nagle_algorithm = True  # or the body waits until the head is acknowledged
 
     def serve(self) -> None:
         sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         answer = self.server.next_answer()
-        if answer == HANG_UP:
+        if answer in (HANG_UP, STALL):
+            time.sleep(2 if answer == STALL else 0)
             self.close_connection = True
+        elif answer == NO_S3:
+            self.send_response(200)
+            self.send_header("Content-Length", "20")
+            self.end_headers()
+            self.wfile.write(b"<html><p>Welcome<br>")
         elif isinstance(answer, tuple):
             status, code = answer
             self.answer(status, f"<Error><Code>{code}</Code><Message>scripted</Message></Error>".encode())
@@ -100,7 +108,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits between tries, which pass at once."""
     waits: list[float] = []
     clock = SimpleNamespace(sleep=waits.append, monotonic=lambda: sum(waits))
-    monkeypatch.setattr(s3, "time", clock)
+    monkeypatch.setattr(patience, "time", clock)
     return waits
 
 
@@ -168,10 +176,10 @@ def test_what_does_not_pass_is_a_storage_error_after_bounded_and_jittered_waits(
     with pytest.raises(StorageError, match=r"cannot .* s3://bucket") as failed:
         VERBS[verb](store)
     assert failed.value.exit_code == 75
-    assert s3.PATIENCE_S - s3.LONGEST_WAIT <= sum(waits) <= s3.PATIENCE_S
-    assert max(waits) <= s3.LONGEST_WAIT
+    assert patience.PATIENCE_S - patience.LONGEST_WAIT <= sum(waits) <= patience.PATIENCE_S
+    assert max(waits) <= patience.LONGEST_WAIT
     assert len(set(waits)) == len(waits) == server.n_requests - 1
-    assert waits[0] < s3.FIRST_WAIT
+    assert waits[0] < patience.FIRST_WAIT
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -201,6 +209,7 @@ def test_a_write_whose_answer_got_lost_finds_its_own_object(store: S3Store, serv
         (("create",), EXISTS, AlreadyExistsError, "exists already"),
         (("read a range",), EXISTS, StorageError, "changed while it was being read"),
         (("create",), (501, "NotImplemented"), StorageError, "NotImplemented"),
+        (("write", "upload"), (400, "EntityTooLarge"), ConfigurationError, "smaller shards"),
     ],
 )
 def test_what_cannot_pass_is_told_at_once(
@@ -220,8 +229,25 @@ def test_what_cannot_pass_is_told_at_once(
         assert server.script == waits == []
 
 
+def test_an_answer_that_never_comes_is_given_up_and_asked_for_again(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(patience.TIMEOUT, "0.2")
+    server.script = [STALL]
+    begun = time.monotonic()
+    assert S3Store("bucket").read("key").data == DATA
+    assert time.monotonic() - begun < 1.5
+
+
+def test_an_endpoint_that_is_no_s3_server_is_a_storage_error(store: S3Store, server: ScriptedServer) -> None:
+    server.script, server.for_ever = [NO_S3], True
+    for verb in ("find", "list", "read"):
+        with pytest.raises(StorageError, match="s3://bucket"):
+            VERBS[verb](store)
+
+
 def test_real_waits_are_waited(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "PATIENCE_S", 1.0)
+    monkeypatch.setenv(patience.PATIENCE, "1")
     server.script, server.for_ever = [SLOW_DOWN], True
     begun = time.monotonic()
     with pytest.raises(StorageError):

@@ -236,7 +236,7 @@ def test_an_error_in_creating_one_of_many_objects_is_told(moto_server, monkeypat
 
 def test_an_endpoint_that_is_down_is_a_storage_error(monkeypatch):
     from ffaa_core import storage
-    from ffaa_core.storage import s3
+    from ffaa_core.storage import patience
 
     for name, value in {
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
@@ -244,7 +244,7 @@ def test_an_endpoint_that_is_down_is_a_storage_error(monkeypatch):
         "AWS_SECRET_ACCESS_KEY": "x",
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(s3, "PATIENCE_S", 0)
+    monkeypatch.setenv(patience.PATIENCE, "0.001")
     storage._s3.cache_clear()
     with pytest.raises(StorageError, match=r"127\.0\.0\.1:9"):
         open_store("s3://bucket").read("key")

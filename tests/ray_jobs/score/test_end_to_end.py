@@ -18,6 +18,8 @@ from tests.ffaa_core.table.shards import images, score_all
         ({"scored": 96, "answer_failed": 1, "judge_failed": 1, "crashed": 1, "fetch_failed": 1}, 0.03, 3),
         ({"no_face": 50, "too_large": 25, "scored": 25}, 0.0, 0),
         ({"decode_failed": 10}, 1.0, 0),
+        ({"gone": 10}, 0.05, 3),
+        ({"scored": 98, "gone": 2}, 0.05, 0),
     ],
 )
 def test_more_failures_among_new_images_than_the_rate_allows_end_in_3(

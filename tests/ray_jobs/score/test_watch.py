@@ -125,6 +125,21 @@ def test_after_the_grace_period_the_run_ends_whatever_is_in_flight(
         looks_after.check()
 
 
+def test_of_many_processes_that_wait_for_storage_one_is_told_a_minute(
+    progress: Local, places: Whereabouts, clock: Callable[[float], None]
+) -> None:
+    told = list[str]()
+    looks_after = a_watch(progress, told=told)
+    for seconds in (1, 2, 50, 70):
+        clock(seconds)
+        places.move()
+        for process in range(3):
+            places.wait(f"waiting since {seconds}", f"process {process}")
+        looks_after.check()
+        looks_after.check()
+    assert told == ["waiting since 1 (process 2)", "waiting since 70 (process 2)"]
+
+
 def test_items_come_through_in_order_and_so_does_what_ends_them() -> None:
     def items() -> Iterator[int]:
         yield from range(100)
