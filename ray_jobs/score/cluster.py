@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ffaa_core.engine.environment import VERBOSE
-from ffaa_core.errors import ConfigurationError, JobError
+from ffaa_core.errors import ConfigurationError, FFAAError, JobError
 from ray_jobs.score.config import ScoreConfig
 
 OOM_RETRIES = 5
@@ -92,7 +92,9 @@ def cluster(config: ScoreConfig, *, verbose: bool) -> Iterator[Shares]:
         options |= {"address": "local", "include_dashboard": False}
     try:
         ray.init(**options)
-    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+    except FFAAError:
+        raise  # a signal's
+    except Exception as error:  # on a busy machine a bare one
         where = f"join the Ray cluster at {address} (RAY_ADDRESS)" if address else "start Ray on this machine"
         raise JobError(f"cannot {where}: {error}") from error
     try:

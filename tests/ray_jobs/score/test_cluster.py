@@ -63,6 +63,19 @@ def test_actors_that_this_machine_cannot_hold_are_refused_and_do_not_wait_for_ev
         pass
 
 
+def test_a_ray_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.init", init)
+    with (
+        pytest.raises(JobError, match="cannot start Ray on this machine: .* timed out"),
+        cluster(config(), verbose=False),
+    ):
+        pass
+
+
 def test_a_cluster_that_cannot_be_reached_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with pytest.raises(JobError, match=r"127\.0\.0\.1:9"), cluster(config(), verbose=False):
