@@ -109,6 +109,15 @@ class VllmEngine:
         """See `AnswerEngine.figures`."""
         return self._figures
 
+    async def check(self) -> None:
+        """Nothing while the engine lives, also where it has nothing to do.
+
+        Raises:
+            EngineDeadError: it is gone, or was closed.
+        """
+        if self._llm is None or self._llm.errored:
+            raise EngineDeadError("the answer engine is gone")
+
     async def close(self) -> None:
         """See `AnswerEngine.close`. Requests in flight raise `EngineDeadError`."""
         llm, self._llm = self._llm, None

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ffaa_core.bundle import Bundle
-from ffaa_core.errors import BundleError, ConfigurationError, NotFoundError
-from ffaa_core.settings import fingerprint
+from ffaa_core.bundle.proof import open_proved
+from ffaa_core.errors import ConfigurationError, NotFoundError
 from ffaa_core.storage import open_store
 from ffaa_core.table import Run
 from ray_jobs.score.config import ScoreConfig
@@ -41,15 +41,7 @@ class Job:
         Raises:
             BundleError: this machine has another bundle, or one whose files were changed.
         """
-        bundle = Bundle.open(self.bundle)
-        found = fingerprint(self.config.scoring, bundle.digests)
-        if found != self.fingerprint:
-            raise BundleError(
-                f"the bundle at {self.bundle} on this machine gives the fingerprint {found}, but the run was "
-                f"planned for {self.fingerprint}: every machine needs the same bundle and the same version"
-            )
-        bundle.verify(parts)
-        return bundle
+        return open_proved(self.bundle, self.config.scoring, self.fingerprint, parts)
 
 
 @lru_cache(maxsize=4)

@@ -1,0 +1,172 @@
+"""The routes of the service."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Header, Query, Request
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
+from pydantic import BaseModel
+from starlette.types import ASGIApp
+
+from serve.envelope import Envelope
+from serve.gateway import Gateway
+from serve.limits import seconds_left
+from serve.logs import RequestRecord
+from serve.problems import ProblemDetails, add_problem_handlers, documented, expired, too_slow, unavailable
+from serve.replies import EXAMPLE, FINGERPRINT_HEADER, Detail, ScoreReply, score_reply
+from serve.uploads import REQUEST_BODY, ImageRequest
+
+DESCRIPTION = """\
+Says which faces in an image are forged, and why. A verdict supports a decision; it does not make one.
+
+An image that cannot be scored is answered with status 200, and its `status` says why. Problem details
+(RFC 9457) are about the request. A 503 says in Retry-After when to try again; the one that Ray Serve's own
+proxy sends is plain text."""
+
+SCORED: dict[str, Any] = {
+    "description": "The verdict, or why there is none",
+    "content": {"application/json": {"example": EXAMPLE}},
+    "headers": {FINGERPRINT_HEADER: {"schema": {"type": "string"}, "description": "of models and settings"}},
+}
+"""OpenAPI's description of a reply to a scored image."""
+
+REF_TEMPLATE = "#/components/schemas/{model}"
+
+
+class Api(FastAPI):
+    """FastAPI in an `Envelope`, which the replies to faults of the service are in, too."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Called by Starlette, once."""
+        return Envelope(super().build_middleware_stack())
+
+    def openapi(self) -> dict[str, Any]:
+        """With the models that only descriptions name."""
+        schema = super().openapi()
+        for model in (ProblemDetails, ImageRequest):
+            described = model.model_json_schema(ref_template=REF_TEMPLATE)
+            schema["components"]["schemas"].setdefault(model.__name__, described)
+        return schema
+
+
+class Ready(BaseModel):
+    """The service takes requests, and what for."""
+
+    status: str = "ready"
+    fingerprint: str
+
+
+class Alive(BaseModel):
+    """The gateway's process lives."""
+
+    status: str = "ok"
+
+
+def create_api(gateway: Gateway) -> Api:
+    """The application that answers HTTP for one gateway. It begins to warm up as it starts."""
+
+    @asynccontextmanager
+    async def warming_up(_: FastAPI) -> AsyncIterator[None]:
+        warm_up = asyncio.create_task(gateway.warm_up())
+        yield
+        warm_up.cancel()
+        await asyncio.to_thread(gateway.close)
+
+    api = Api(
+        title="FFAA",
+        version=version("ffaa-batch"),
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=warming_up,
+    )
+    add_problem_handlers(api, gateway.release.config.service.retry_after_seconds)
+    _add_probes(api, gateway)
+    _add_score(api, gateway)
+    return api
+
+
+def record_of(request: Request) -> RequestRecord:
+    """What will be logged of the request."""
+    record: RequestRecord = request.scope["state"]["record"]
+    return record
+
+
+def owner_of(gateway: Gateway) -> Callable[..., Any]:
+    """A dependency: whose request it is, found out before anything else of it is looked at."""
+
+    def owner(request: Request) -> str:
+        known = gateway.keys.owner(request.headers.get("authorization"))
+        record_of(request).client = known[:12]
+        return known
+
+    return owner
+
+
+bearer = HTTPBearer(auto_error=False, description="a key of this service; `ffaa serve --make-key` makes one")
+"""Only says in the OpenAPI that a key is needed; `owner_of` asks for it."""
+
+
+def _add_probes(api: Api, gateway: Gateway) -> None:
+    @api.get("/healthz", summary="Whether the service lives", tags=["probes"])
+    async def healthz() -> Alive:
+        return Alive()
+
+    @api.get(
+        "/readyz",
+        summary="Whether an image was scored through every hop",
+        tags=["probes"],
+        responses=documented(503),
+    )
+    async def readyz() -> Ready:
+        if not gateway.is_ready:
+            raise unavailable("the models are being loaded, or the service is ending")
+        return Ready(fingerprint=gateway.release.fingerprint)
+
+
+def _add_score(api: Api, gateway: Gateway) -> None:
+    release = gateway.release
+
+    @api.post(
+        "/v1/score",
+        summary="Score one image",
+        tags=["score"],
+        dependencies=[Depends(bearer)],
+        response_model=ScoreReply,
+        responses=documented(400, 401, 404, 408, 413, 415, 422, 500, 503) | {200: SCORED},
+        openapi_extra={"requestBody": REQUEST_BODY},
+    )
+    async def score(
+        request: Request,
+        owner: Annotated[str, Depends(owner_of(gateway))],
+        detail: Annotated[Detail, Query(description="how much of the verdict is told")] = Detail.VERDICT,
+        prefer: Annotated[
+            str | None, Header(description="`wait=SECONDS` to be answered within so long (RFC 7240)")
+        ] = None,
+    ) -> JSONResponse:
+        """The image in one of three ways: a multipart form with the file as `file`, JSON with its bytes in
+        base64 as `image`, or JSON with its address on S3 as `uri`, where the service allows that.
+        """
+        record = record_of(request)
+        seconds = seconds_left(prefer, release.config.service.deadline_seconds)
+        data: bytes | None = None
+        try:
+            async with asyncio.timeout(seconds):
+                with gateway.admission.request() as held:
+                    with record.stage("receive"):
+                        data = await gateway.uploads.read(request, held)
+                    scored = await gateway.score(data, owner, record)
+        except TimeoutError:
+            raise (too_slow if data is None else expired)(seconds) from None
+        content = score_reply(
+            scored.verdict,
+            detail,
+            image_id=scored.image_id,
+            fingerprint=release.fingerprint,
+            warning=release.warning,
+        )
+        return JSONResponse(content, headers={FINGERPRINT_HEADER: release.fingerprint})

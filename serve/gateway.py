@@ -1,0 +1,174 @@
+"""The gateway: decodes and crops, and takes an image through the other deployments to its verdict."""
+
+import asyncio
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI
+
+from ffaa_core.errors import ExaminerError
+from ffaa_core.examiner import Examiner
+from ffaa_core.faces import Face
+from ffaa_core.pipeline import Crop, Logits, PendingFace, PendingImage, complete, to_judge
+from ffaa_core.settings import CROP_SIZE
+from ffaa_core.verdict import Box, ImageVerdict, Status
+from serve.hops import call
+from serve.keys import Keys
+from serve.limits import Admission
+from serve.logs import RequestRecord
+from serve.problems import ProblemError, unavailable
+from serve.release import Release
+from serve.sources import Sources
+from serve.uploads import Uploads
+
+EXAMINED_AT_ONCE = 4
+"""Images that one gateway decodes beside each other, where it has as many cores."""
+WARM_UP_PAUSE_S = 1.0
+"""Between two attempts to warm up."""
+
+log = logging.getLogger("ray.serve")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A verdict, and the id under which the image is remembered; None if it has no faces."""
+
+    verdict: ImageVerdict
+    image_id: str | None
+
+
+class Gateway:
+    """Every replica of it admits, decodes and answers requests of its own.
+
+    Args:
+        release: what is served.
+        engine: the handle of `serve.engine.Engine`.
+        judge: that of `serve.judge.Judge`.
+        memory: that of `serve.memory.Memory`.
+    """
+
+    def __init__(self, release: Release, engine: Any, judge: Any, memory: Any) -> None:
+        config = release.config
+        service = config.service
+        self.release = release
+        self.keys = Keys.of(service)
+        self.admission = Admission(service.max_requests, service.max_body_mib * 2**20)
+        self.uploads = Uploads(
+            Sources(service.uri_prefixes, config.decode.max_bytes),
+            config.decode.max_bytes,
+            config.max_body_bytes,
+        )
+        self._is_warm = False
+        self.engine, self.judge, self.memory = engine, judge, memory
+        processes = min(EXAMINED_AT_ONCE, len(os.sched_getaffinity(0)))
+        self._examiner = Examiner(
+            config.scoring, seconds=service.image_seconds, mib=service.image_mib, processes=processes
+        )
+        self._examining = ThreadPoolExecutor(processes, thread_name_prefix="examine")
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Ray Serve for the application that answers HTTP."""
+        from serve.api import create_api
+
+        return create_api(self)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has warmed up and still admits requests."""
+        return self._is_warm and not self.admission.closed
+
+    async def score(self, data: bytes, owner: str, record: RequestRecord) -> Scored:
+        """Score an image and remember it for its owner. Whatever is wrong with the image is in the verdict.
+
+        Raises:
+            ProblemError: 503, a hop is full or its replica is being replaced.
+        """
+        with record.stage("examine"):
+            pending = await self._examine(data)
+        verdict = await self._conclude(pending, record)
+        record.statuses.append(verdict.status)
+        if not verdict.faces:
+            return Scored(verdict=verdict, image_id=None)
+        crops = [face.face.crop for face in pending.faces]
+        with record.stage("remember"):
+            return Scored(verdict=verdict, image_id=await self._remember(owner, verdict, crops))
+
+    async def warm_up(self) -> None:
+        """Score a picture through every hop, again until it succeeds; the gateway is ready then."""
+        while not self._is_warm:
+            record = RequestRecord(id="warm-up", method="", path="")
+            try:
+                await self._examine(b"no image, but the examiner has to start its process for it")
+                verdict = await self._conclude(_picture(), record)
+                if (
+                    verdict.status is Status.ANSWER_FAILED
+                ):  # as is right for noise; MIDS must be warm all the same
+                    await call(self.judge.logits, [_noise()], [["one", "two", "three"]])
+            except Exception as error:
+                log.warning("not ready yet: %s: %s", type(error).__name__, error)
+                await asyncio.sleep(WARM_UP_PAUSE_S)
+            else:
+                self._is_warm = True
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Called by Ray Serve with `{drain: true}` before it ends: no further request is admitted."""
+        if user_config.get("drain"):
+            self.admission.close()
+
+    async def under_way(self) -> int:
+        """The number of requests this gateway is working on."""
+        return self.admission.under_way
+
+    def close(self) -> None:
+        """End the processes that decode images, those at work when they are done."""
+        self._examining.shutdown(cancel_futures=True)
+        self._examiner.close()
+
+    async def _examine(self, data: bytes) -> PendingImage:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._examining, self._examiner.examine, data)
+        except ExaminerError as error:
+            log.exception("images cannot be examined")
+            raise unavailable("images cannot be decoded now") from error
+
+    async def _conclude(self, pending: PendingImage, record: RequestRecord) -> ImageVerdict:
+        logits: list[Logits | None] = []
+        if pending.faces:
+            with record.stage("answer"):
+                pending = await call(self.engine.answer, pending)
+            crops, masked_answers = to_judge([pending])
+            if crops:
+                with record.stage("judge"):
+                    logits = await call(self.judge.logits, crops, masked_answers)
+        (verdict,) = complete([pending], logits)
+        return verdict
+
+    async def _remember(self, owner: str, verdict: ImageVerdict, crops: Sequence[Crop]) -> str | None:
+        """The image's id, or None while there is no memory: the verdict does not wait for it."""
+        try:
+            image_id: str = await call(self.memory.remember, owner, verdict, crops)
+        except ProblemError as problem:
+            log.warning("an image is not remembered: %s", problem)
+            return None
+        return image_id
+
+
+def _noise() -> Crop:
+    return np.random.default_rng(0).integers(0, 256, (CROP_SIZE, CROP_SIZE, 3), np.uint8)
+
+
+def _picture() -> PendingImage:
+    """What an image of one face is after it was examined; the face is noise."""
+    crop = _noise()
+    box = Box(left=0, top=0, right=CROP_SIZE, bottom=CROP_SIZE)
+    sha256 = hashlib.sha256(crop.tobytes()).hexdigest()
+    face = Face(box=box, detection_score=None, crop=crop, crop_sha256=sha256)
+    image = ImageVerdict(image_sha256=None, image_bytes=None, status=Status.CRASHED, n_faces_detected=1)
+    return PendingImage(image=image, faces=(PendingFace(face=face),))

@@ -1,0 +1,42 @@
+"""What one application serves: a bundle under settings, and so one fingerprint."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from ffaa_core.bundle import Bundle, resolve_bundle
+from ffaa_core.bundle.proof import open_proved
+from ffaa_core.settings import fingerprint
+from serve.config import ServeConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """As it is sent to every deployment. `bundle` is a path or URL, `warning` the bundle's."""
+
+    config: ServeConfig
+    bundle: str
+    fingerprint: str
+    warning: str | None
+
+    @classmethod
+    def of(cls, config: ServeConfig) -> Self:
+        """What this machine makes of the configuration.
+
+        Raises:
+            BundleError: there is no such bundle, or it is not complete.
+        """
+        bundle = resolve_bundle(config.bundle)
+        return cls(
+            config=config,
+            bundle=bundle.location,
+            fingerprint=fingerprint(config.scoring, bundle.digests),
+            warning=bundle.warning,
+        )
+
+    def open_bundle(self, *parts: str) -> Bundle:
+        """The bundle on this machine, proved to be the same in `parts`.
+
+        Raises:
+            BundleError: it is another one, or its files were changed.
+        """
+        return open_proved(self.bundle, self.config.scoring, self.fingerprint, parts)

@@ -1,0 +1,132 @@
+"""Deployments in this process: handles that call an object as Ray Serve's handles call a replica."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from inspect import isawaitable
+from typing import Any
+
+import httpx
+import numpy as np
+
+from ffaa_core.answers import Determination, Fields
+from ffaa_core.engine.base import AnswerEngine, Crop, EngineFigures, Generation
+from ffaa_core.pipeline import Logits, PendingImage, answer
+from ffaa_core.settings import AnswerSettings, FaceSettings
+from serve.api import create_api
+from serve.config import ServeConfig, ServiceSettings
+from serve.gateway import Gateway
+from serve.keys import digest
+from serve.memory import Memory
+from serve.release import Release
+
+KEY, OTHER_KEY = "the key of the tests", "another key of the tests"
+FINGERPRINT = "0123456789abcdef"
+
+
+class Handle:
+    """What a deployment's handle is to its callers: `handle.method.remote(...)`, awaited or cancelled."""
+
+    def __init__(self, target: Any) -> None:
+        self._target = target
+
+    def __getattr__(self, name: str) -> Any:
+        return _Method(getattr(self._target, name))
+
+
+class _Method:
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def remote(self, *arguments: Any) -> "asyncio.Task[Any]":
+        return asyncio.ensure_future(self._call(arguments))
+
+    async def _call(self, arguments: tuple[Any, ...]) -> Any:
+        result = self._function(*arguments)
+        return await result if isawaitable(result) else result
+
+
+class ScriptedEngine:
+    """Says fake of every face, after `gate` if there is one; counts what was `begun` and `cancelled`."""
+
+    def __init__(self) -> None:
+        self.description = {"adapter": "scripted"}
+        self.gate: asyncio.Event | None = None
+        self.begun = self.cancelled = 0
+
+    async def generate(
+        self, prompt: str, crop: Crop, crop_sha256: str, max_tokens: int, constraint: str | None = None
+    ) -> Generation:
+        self.begun += 1
+        try:
+            if self.gate:
+                await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        fields = Fields(
+            description=f"A face, {crop_sha256[:8]}.",
+            reasoning="It was scripted.",
+            result=Determination.REAL,
+            probability=0.5,
+            forgery_type=None,
+        )
+        return Generation(
+            text=fields.render(),
+            finish_reason="stop",
+            prompt_tokens=600,
+            cached_tokens=0,
+            generated_tokens=40,
+            token_ids=(),
+        )
+
+    def figures(self) -> EngineFigures:
+        return EngineFigures()
+
+    async def check(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+@dataclass
+class Hops:
+    """The deployments behind a gateway."""
+
+    engine: ScriptedEngine = field(default_factory=ScriptedEngine)
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(32))
+
+    async def answer(self, pending: PendingImage) -> PendingImage:
+        return await answer(pending, self.engine, AnswerSettings(), self.room)
+
+    async def logits(
+        self, crops: Sequence[Crop], masked_answers: Sequence[Sequence[str]]
+    ) -> list[Logits | None]:
+        return [np.array([[9.0, 0, 0, 9.0]] * len(answers)) for answers in masked_answers]
+
+
+@dataclass
+class Service:
+    """A gateway with stand-ins for all that is behind it, and a client with a key."""
+
+    gateway: Gateway
+    hops: Hops
+    memory: Memory
+    client: httpx.AsyncClient
+
+
+def service_of(**settings: Any) -> Service:
+    """A service with these settings; the whole image is a face, so that any picture has one."""
+    config = ServeConfig(faces=FaceSettings(mode="whole_image"), service=ServiceSettings(**settings))
+    release = Release(config=config, bundle="/none", fingerprint=FINGERPRINT, warning="a warning")
+    hops, memory = Hops(), Memory(config.service)
+    gateway = Gateway(release, Handle(hops), Handle(hops), Handle(memory))
+    client = httpx.AsyncClient(
+        transport=httpx.ASGITransport(create_api(gateway), raise_app_exceptions=False),
+        base_url="http://service",
+        headers={"Authorization": f"Bearer {KEY}"},
+    )
+    return Service(gateway=gateway, hops=hops, memory=memory, client=client)
