@@ -70,7 +70,7 @@ def test_a_ray_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("ray.init", init)
     with (
-        pytest.raises(JobError, match="cannot start Ray on this machine: .* timed out"),
+        pytest.raises(JobError, match=r"cannot start Ray on this machine: .* timed out"),
         cluster(config(), verbose=False),
     ):
         pass
