@@ -77,6 +77,9 @@ def run(args: argparse.Namespace) -> int:
     from ffaa_core.settings import from_mapping
     from ray_jobs.score.config import ScoreConfig
     from ray_jobs.score.end_to_end import score
+    from ray_jobs.score.supervisor import supervised
 
+    if (code := supervised()) is not None:
+        return code
     config = from_mapping(ScoreConfig, read_config(args.config, settings_of(args)))
     return score(config, args.input, args.output, name=args.run_name, retry=args.retry, verbose=args.verbose)

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -9,6 +10,10 @@ from types import FrameType
 from ffaa_core.errors import JobError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SAME_S = 1.0
+"""Signals this close together are one request: `ray job stop` sends its own to every process of a command,
+and one of them passes it on.
+"""
 
 
 class StopRequest:
@@ -17,9 +22,14 @@ class StopRequest:
     def __init__(self, *, patient: bool) -> None:
         self.received: str | None = None
         self._patient = patient
+        self._received_at = -SAME_S
 
     def receive(self, number: int, _: FrameType | None) -> None:
         """Handle a signal."""
+        now = time.monotonic()
+        if now - self._received_at < SAME_S:
+            return
+        self._received_at = now
         first, self.received = self.received is None, signal.Signals(number).name
         if first and self._patient:
             return

@@ -6,7 +6,14 @@ import sys
 import pytest
 
 from ffaa_core.errors import JobError
+from ray_jobs.score import signals
 from ray_jobs.score.signals import SIGNALS, stop_requests
+
+
+@pytest.fixture
+def each_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two signals are two requests, however soon one follows the other."""
+    monkeypatch.setattr(signals, "SAME_S", 0)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -18,7 +25,9 @@ def test_without_patience_a_signal_raises_at_once(number: signal.Signals) -> Non
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_with_patience_the_first_signal_is_noted_and_the_second_raises(number: signal.Signals) -> None:
+def test_with_patience_the_first_signal_is_noted_and_the_second_raises(
+    number: signal.Signals, each_counts: None
+) -> None:
     with stop_requests(patient=True) as request:
         assert request.received is None
         signal.raise_signal(number)
@@ -27,12 +36,19 @@ def test_with_patience_the_first_signal_is_noted_and_the_second_raises(number: s
             signal.raise_signal(signal.SIGTERM)
 
 
-def test_a_third_signal_kills() -> None:
+def test_a_third_signal_kills(each_counts: None) -> None:
     with stop_requests(patient=True):
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(JobError):
             signal.raise_signal(signal.SIGTERM)
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_signal_that_arrives_twice_at_once_is_one_request() -> None:
+    with stop_requests(patient=True) as request:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert request.received == "SIGTERM"
 
 
 def test_the_handlers_of_before_come_back() -> None:
