@@ -113,6 +113,7 @@ def test_a_stall_while_models_load_is_told_as_such(start: Callable[..., Started]
     [
         pytest.param(lambda process: process.terminate(), id="SIGTERM"),
         pytest.param(lambda process: os.killpg(process.pid, signal.SIGINT), id="Ctrl-C"),
+        pytest.param(lambda process: os.killpg(process.pid, signal.SIGTERM), id="SIGTERM to its group"),
     ],
 )
 def test_a_signal_while_models_load_ends_the_run_soon(
