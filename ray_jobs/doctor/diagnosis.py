@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from ffaa_core.bundle import Bundle
+from ffaa_core.diversion import libraries_diverted
 from ffaa_core.errors import FFAAError
 from ffaa_core.settings import fingerprint
 from ffaa_core.table import PlannedImage
@@ -19,7 +20,6 @@ from ray_jobs.doctor.output import Probes, check_output, probes
 from ray_jobs.doctor.trial import try_shard
 from ray_jobs.score.cluster import Shares, cluster
 from ray_jobs.score.config import ScoreConfig
-from ray_jobs.score.diversion import libraries_diverted
 from ray_jobs.score.inputs import require_apart
 
 

@@ -9,18 +9,18 @@ from typing import Any
 
 from rich.console import Console
 
+from ffaa_core.diversion import libraries_diverted
 from ffaa_core.errors import JobError
+from ffaa_core.reaper import reaped
 from ffaa_core.table import Run
 from ray_jobs.score.answer import SHARDS_IN_FLIGHT, AnswerStage
 from ray_jobs.score.cluster import Shares, cluster
 from ray_jobs.score.display import Display, RunState
-from ray_jobs.score.diversion import libraries_diverted
 from ray_jobs.score.failures import explain
 from ray_jobs.score.fetch_crop import fetch_crop
 from ray_jobs.score.job import Job
 from ray_jobs.score.judge import JudgeStage
 from ray_jobs.score.progress import start_progress, told_failure
-from ray_jobs.score.reaper import reaped
 from ray_jobs.score.signals import stop_requests, stopped
 from ray_jobs.score.watch import ANSWER_S, Watch, watched
 

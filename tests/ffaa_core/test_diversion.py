@@ -6,7 +6,7 @@ import sys
 
 NOISY = """
 import os, sys
-from ray_jobs.score.diversion import libraries_diverted
+from ffaa_core.diversion import libraries_diverted
 with libraries_diverted(verbose=sys.argv[1] == "verbose") as ours:
     os.write(2, b"noise of a library\\n")
     print("more of it")

@@ -22,7 +22,7 @@ def libraries_diverted(*, verbose: bool) -> Iterator[TextIO]:
         ours = stack.enter_context(os.fdopen(os.dup(2), "w", encoding="utf-8"))
         stdout = stack.enter_context(os.fdopen(os.dup(1), "w"))
         log = stack.enter_context(
-            tempfile.NamedTemporaryFile(prefix="ffaa-score-", suffix=".log", delete=False)
+            tempfile.NamedTemporaryFile(prefix="ffaa-", suffix=".log", delete=False)
         )
         _point_standard_streams(log.fileno(), log.fileno())
         try:

@@ -1,4 +1,4 @@
-"""A process that outlives a killed driver, ends what is left of its Ray, and then itself.
+"""A process that outlives a killed driver of Ray, ends what is left of that, and then itself.
 
 Ray's agents notice at once that the rest of their node is gone, and then try for a minute to tell it so.
 """
