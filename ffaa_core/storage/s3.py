@@ -23,6 +23,7 @@ from botocore.exceptions import (
     NoCredentialsError,
     NoRegionError,
     PartialCredentialsError,
+    ReadTimeoutError,
 )
 from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.parsers import ResponseParserError
@@ -220,6 +221,8 @@ class S3Store(Store):
         if isinstance(error, ClientError):
             said = error.response["Error"].get("Message") or "no reason was given"
             return StorageError(f"cannot {verb} {uri}: {said} ({code or 'no code'})")
+        if isinstance(error, ReadTimeoutError):  # botocore does not always know of which address
+            return StorageError(f"cannot {verb} {uri}: nothing came for {seconds(TIMEOUT, TIMEOUT_S):g} s")
         return StorageError(f"cannot {verb} {uri}: {error}")
 
 

@@ -239,6 +239,16 @@ def test_an_answer_that_never_comes_is_given_up_and_asked_for_again(
     assert time.monotonic() - begun < 1.5
 
 
+def test_storage_that_never_answers_is_told_in_words(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(patience.TIMEOUT, "0.2")
+    monkeypatch.setenv(patience.PATIENCE, "0.01")
+    server.script, server.for_ever = [STALL], True
+    with pytest.raises(StorageError, match=r"cannot find s3://bucket/key: nothing came for 0\.2 s"):
+        S3Store("bucket").stat("key")
+
+
 def test_an_endpoint_that_is_no_s3_server_is_a_storage_error(store: S3Store, server: ScriptedServer) -> None:
     server.script, server.for_ever = [NO_S3], True
     for verb in ("find", "list", "read"):

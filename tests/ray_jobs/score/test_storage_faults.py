@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def started() -> Iterator[list[subprocess.Popen[bytes]]]:
 def test_requests_that_fail_or_stall_and_short_outages_cost_nothing_but_time(
     scripted: Ffaa, ceph_server: S3Server, fill: Callable[[int], Bucket], started: list[Any]
 ) -> None:
-    bucket = fill(48)
+    bucket = fill(32)
     with running(Proxy(ceph_server, share=0.15, seed=SEED, stall_s=2.5)) as proxy:
         ffaa = through(proxy, scripted, **{TIMEOUT: "1", "FFAA_TEST_FACE_S": "0.3"})
         command = ("score", bucket.input, bucket.output, "--faces", "whole_image", "--shard-size", "4")
@@ -127,9 +128,9 @@ def test_requests_that_fail_or_stall_and_short_outages_cost_nothing_but_time(
             proxy.restore()
             wait_until(lambda before=before: len(bucket.files("commits")) > before, driver, bucket)
         assert driver.wait(60) == 0, bucket.said.read_text()
-    assert proxy.faults.total() >= 10
-    assert len(proxy.faults) >= 4
-    bucket.assert_complete(scripted.with_environment(**ceph_server.environment()), n_shards=12)
+    assert proxy.faults.total() >= 8
+    assert len(proxy.faults) >= 3
+    bucket.assert_complete(scripted.with_environment(**ceph_server.environment()), n_shards=8)
 
 
 @pytest.mark.slow
@@ -156,14 +157,15 @@ def test_a_minute_without_storage_on_top_of_five_failing_requests_in_a_hundred(
         proxy.restore()
         resumed_s = wait_until(lambda: len(bucket.files("commits")) > before, driver, bucket)
         assert driver.wait(400) == 0, bucket.said.read_text()
+    total_s = time.monotonic() - begun
     assert before < 40
     said = bucket.said.read_text()
     faults = {str(fault): n for fault, n in proxy.faults.items()}
-    print(f"seed {SEED}, {outage.__name__}: {time.monotonic() - begun:.0f} s, {proxy.n_requests} requests")
+    print(f"seed {SEED}, {outage.__name__}: {total_s:.0f} s, {proxy.n_requests} requests")
     print(f"{proxy.faults.total()} spoiled: {faults}; first commit {resumed_s:.1f} s after the outage")
     assert proxy.faults.total() >= 20
     bucket.assert_complete(scripted.with_environment(**ceph_server.environment()), n_shards=40)
-    assert 1 <= said.count(WAITING) <= 2, said
+    assert 1 <= said.count(WAITING) <= 1 + total_s // 60, said
     assert resumed_s < 30
 
 
@@ -197,6 +199,7 @@ class Refusals:
         run.commit(shard, rows_of(run, shard), writer="another", engine={})
 
 
+@pytest.mark.slow
 def test_each_refusal_comes_to_what_the_runbook_says_in_one_run(
     scripted: Ffaa, ceph_server: S3Server, fill: Callable[[int], Bucket]
 ) -> None:
@@ -224,32 +227,30 @@ def test_each_refusal_comes_to_what_the_runbook_says_in_one_run(
     assert direct("table", "verify", bucket.output).returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("refused", "said", "told"),
-    [
-        (r"GET /[^/]+\?list-type=2.*in", Answer(403, "AccessDenied"), "cannot list s3://.*do not allow it"),
-        (r"PUT .*/ffaa-table.json", Answer(403, "AccessDenied"), "cannot create s3://.*do not allow it"),
-        (r"GET /[^/]+\?list-type=2", Answer(404, "NoSuchBucket"), "the bucket does not exist"),
-    ],
-)
+REFUSALS = {
+    (r"GET /[^/]+\?list-type=2.*in", Answer(403, "AccessDenied")): "cannot list s3://.*do not allow it",
+    (r"PUT .*/ffaa-table.json", Answer(403, "AccessDenied")): "cannot create s3://.*do not allow it",
+    (r"GET /[^/]+\?list-type=2", Answer(404, "NoSuchBucket")): "the bucket does not exist",
+}
+
+
 def test_a_refusal_that_no_waiting_helps_ends_the_command_at_once(
-    scripted: Ffaa,
-    ceph_server: S3Server,
-    fill: Callable[[int], Bucket],
-    refused: str,
-    said: Answer,
-    told: str,
+    scripted: Ffaa, ceph_server: S3Server, fill: Callable[[int], Bucket], started: list[Any], tmp_path: Path
 ) -> None:
     bucket = fill(1)
+    with ExitStack() as proxies:
+        for number, (pattern, said) in enumerate(REFUSALS):
+            proxy = proxies.enter_context(running(Proxy(ceph_server, answer=refusing(pattern, said))))
+            command = through(proxy, scripted)
+            started.append(command.start("score", bucket.input, bucket.output, said=tmp_path / str(number)))
+        assert [driver.wait(60) for driver in started] == [2, 2, 2]
+    for number, told in enumerate(REFUSALS.values()):
+        (line,) = (tmp_path / str(number)).read_text().splitlines()
+        assert re.match(f"ffaa: .*{told}", line)
 
-    def answer(request: Request) -> Answer | None:
-        return said if re.match(refused, f"{request.method} {request.path}") else None
 
-    with running(Proxy(ceph_server, answer=answer)) as proxy:
-        done = through(proxy, scripted)("score", bucket.input, bucket.output, timeout=60)
-    assert done.returncode == 2, done.stderr
-    assert re.search(told, done.stderr)
-    assert WAITING not in done.stderr
+def refusing(pattern: str, said: Answer) -> Callable[[Request], Answer | None]:
+    return lambda request: said if re.match(pattern, f"{request.method} {request.path}") else None
 
 
 def test_storage_that_does_not_answer_is_told_within_seconds_and_once(
@@ -260,17 +261,18 @@ def test_storage_that_does_not_answer_is_told_within_seconds_and_once(
         refusing.refuse()
         silent.black_hole()
         for proxy, file in zip((refusing, silent), said.values(), strict=True):
-            ffaa = through(proxy, scripted, **{PATIENCE: "10"})
+            ffaa = through(proxy, scripted, **{PATIENCE: "7"})
             started.append(ffaa.start("score", "s3://no/where", "s3://no/table", said=file))
         for driver in started:
             assert driver.wait(60) == 75
     for file in said.values():
         waiting, given_up = file.read_text().splitlines()
         assert waiting.startswith(f"ffaa: {WAITING}cannot find s3://no/where: ")
-        assert re.search(r"; it is tried again for [1-9] s$", waiting)
+        assert re.search(r"; it is tried again for [0-9] s$", waiting)
         assert given_up.startswith("ffaa: cannot find s3://no/where: ")
 
 
+@pytest.mark.slow
 def test_a_manifest_that_names_what_is_not_there_ends_in_3_and_says_so(
     scripted: Ffaa, make_images: Callable[[Path, int], Path], tmp_path: Path
 ) -> None:
