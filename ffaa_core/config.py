@@ -17,6 +17,12 @@ def read_config(path: Path | None, options: Mapping[str, Any]) -> dict[str, Any]
         ConfigurationError: the file cannot be read, or is not a mapping of mappings.
     """
     config = _read_yaml(path) if path else {}
+    lay_over(config, options)
+    return config
+
+
+def lay_over(config: dict[str, Any], options: Mapping[str, Any]) -> None:
+    """Override settings by options, named as for `read_config`; a value of None overrides nothing."""
     for name, value in options.items():
         if value is None:
             continue
@@ -25,7 +31,6 @@ def read_config(path: Path | None, options: Mapping[str, Any]) -> dict[str, Any]
         for part in sections:
             section = section.setdefault(part, {})
         section[setting] = value
-    return config
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -117,13 +117,10 @@ class Gateway:
                 self._is_warm = True
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Called by Ray Serve with `{drain: true}` before it ends: no further request is admitted."""
+        """Called by Ray Serve; `{drain: true}` means to admit nothing more and finish what there is."""
         if user_config.get("drain"):
             self.admission.close()
-
-    async def under_way(self) -> int:
-        """The number of requests this gateway is working on."""
-        return self.admission.under_way
+            await self.admission.idle()
 
     def close(self) -> None:
         """End the processes that decode images, those at work when they are done."""

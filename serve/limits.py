@@ -1,5 +1,6 @@
 """What bounds a request: how many there are at once, the bytes of their bodies, and their deadlines."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -21,10 +22,17 @@ class Admission:
         self.closed = False
         self._max_requests, self._max_bytes = max_requests, max_bytes
         self._bytes = 0
+        self._left = asyncio.Event()
 
     def close(self) -> None:
         """Admit no more requests: the service ends."""
         self.closed = True
+
+    async def idle(self) -> None:
+        """Wait until no request is under way."""
+        while self.under_way:
+            self._left.clear()
+            await self._left.wait()
 
     @contextmanager
     def request(self) -> Iterator["Held"]:
@@ -43,6 +51,7 @@ class Admission:
             yield held
         finally:
             self.under_way -= 1
+            self._left.set()
             self._bytes -= held.bytes
 
     def _hold(self, more: int) -> None:
