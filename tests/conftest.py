@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.fixtures.llama_tokenizer",
     "tests.fixtures.ceph",
     "tests.fixtures.moto",
+    "tests.fixtures.nodes",
 ]
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from ffaa_core import cli
 from ray_jobs.score.config import ScoreConfig
+from ray_jobs.score.ray_settings import RAY_SETTINGS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,6 +43,11 @@ def defaults(text: str) -> dict[str, Any]:
 
 def test_every_setting_is_documented_with_its_default() -> None:
     assert documented_settings() == json.loads(json.dumps(asdict(ScoreConfig())))
+
+
+def test_the_environment_of_a_clusters_nodes_is_documented_as_it_is() -> None:
+    lines = re.findall(r"^(RAY_\w+)=(\S+)$", (ROOT / "docs" / "configuration.md").read_text(), re.MULTILINE)
+    assert dict(lines) == dict(RAY_SETTINGS)
 
 
 def command_lines() -> Iterator[Any]:

@@ -9,6 +9,7 @@ from ffaa_core.errors import JobError
 from ray_jobs.doctor.finding import Finding, error, ok, warning
 from ray_jobs.doctor.machine import MachineFacts, machine_facts
 from ray_jobs.score.failures import explain
+from ray_jobs.score.ray_settings import RAY_SETTINGS
 
 ANSWER_LIMIT_S = 180
 CLOCK_TOLERANCE_S = 30
@@ -53,6 +54,8 @@ def judge_nodes(answers: Sequence[tuple[MachineFacts, float]], *, gpus_wanted: b
     yield from _judge_versions(nodes)
     yield from _judge_dlib(nodes)
     yield from _judge_gpus(nodes, gpus_wanted)
+    if len(nodes) > 1:
+        yield from _judge_ray_settings(nodes)
     for node in nodes:
         for problem in node.unseen:
             yield error(
@@ -79,6 +82,17 @@ def _judge_clocks(answers: Sequence[tuple[MachineFacts, float]]) -> Iterator[Fin
         )
     if not wrong:
         yield ok("clock", f"{here}, the same on every node")
+
+
+def _judge_ray_settings(nodes: Sequence[MachineFacts]) -> Iterator[Finding]:
+    for node in nodes:
+        if missing := [f"{k}={v}" for k, v in RAY_SETTINGS.items() if node.ray_settings.get(k) != v]:
+            yield warning(
+                "ray",
+                f"{node.name} was started without {' '.join(missing)}: work on a node that vanishes may be "
+                "waited for as long as 7 minutes",
+                "set them for every node, the head first, before Ray starts there (docs/configuration.md)",
+            )
 
 
 def _judge_versions(nodes: Sequence[MachineFacts]) -> Iterator[Finding]:

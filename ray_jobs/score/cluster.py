@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from ffaa_core.engine.environment import VERBOSE
 from ffaa_core.errors import ConfigurationError, FFAAError, JobError
 from ray_jobs.score.config import ScoreConfig
+from ray_jobs.score.ray_settings import DRIVER_SETTINGS
 
 OOM_RETRIES = 5
 """Times a task is tried again that was killed for want of memory; Ray's own default never gives up."""
@@ -78,6 +79,10 @@ def cluster(config: ScoreConfig, *, verbose: bool) -> Iterator[Shares]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_task_oom_retries", str(OOM_RETRIES))
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a thread that outlives Ray would start another
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        for name, value in DRIVER_SETTINGS.items():
+            os.environ.setdefault(name, value)
     import ray.data
 
     level = logging.INFO if verbose else logging.CRITICAL
@@ -85,7 +90,6 @@ def cluster(config: ScoreConfig, *, verbose: bool) -> Iterator[Shares]:
     options: dict[str, Any] = {"log_to_driver": verbose, "logging_level": level}
     if verbose:
         options["runtime_env"] = {"env_vars": {VERBOSE: "1"}}
-    address = os.environ.get("RAY_ADDRESS")
     if address:
         _require_reachable(address)
     else:

@@ -30,6 +30,7 @@ MACHINE = MachineFacts(
     dlib_avx=True,
     cpu_avx=True,
     unseen=(),
+    ray_settings={},
 )
 
 

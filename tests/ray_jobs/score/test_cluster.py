@@ -1,10 +1,13 @@
-"""Dividing a cluster among the stages."""
+"""Joining a cluster, and dividing it among the stages."""
+
+import os
 
 import pytest
 
 from ffaa_core.errors import ConfigurationError, JobError
 from ray_jobs.score.cluster import cluster, divide
 from ray_jobs.score.config import EngineSettings, RunSettings, ScoreConfig
+from ray_jobs.score.ray_settings import DRIVER_SETTINGS, RAY_SETTINGS
 
 
 def config(width: int = 1, actors: int = 0) -> ScoreConfig:
@@ -80,3 +83,21 @@ def test_a_cluster_that_cannot_be_reached_is_told(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with pytest.raises(JobError, match=r"127\.0\.0\.1:9"), cluster(config(), verbose=False):
         pass
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_cluster_is_pinged_as_its_environment_says_or_no_oftener_than_any_ray_allows(
+    prepared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = RAY_SETTINGS if prepared else DRIVER_SETTINGS
+    for name, value in DRIVER_SETTINGS.items():
+        monkeypatch.setenv(name, value)  # so that it is as before after the test
+        monkeypatch.delenv(name)
+        if prepared:
+            monkeypatch.setenv(name, RAY_SETTINGS[name])
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(JobError), cluster(config(), verbose=False):
+        pass
+    assert {name: os.environ[name] for name in DRIVER_SETTINGS} == {
+        name: expected[name] for name in DRIVER_SETTINGS
+    }
