@@ -14,6 +14,9 @@ from ffaa_core.engine.lifeline import tie_to
 from ffaa_core.errors import JobError
 from ray_jobs.score.signals import SIGNALS, stopped
 
+SHOW_CURSOR = "\x1b[?25h"
+"""The live bar hides it."""
+
 
 def supervised() -> int | None:
     """Go on in two processes: None in the new one, which does the work; in this one, later, its exit code.
@@ -57,6 +60,8 @@ def _await(worker: int, farewell: int) -> int:
             return code
     if code == JobError.exit_code:
         return code
+    if sys.stderr.isatty():
+        sys.stderr.write(SHOW_CURSOR)
     if received:
         raise stopped(received[0].name)
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended by a library with code {code}"
