@@ -22,7 +22,7 @@ TIMEOUT_S = 20.0
 FIRST_WAIT, LONGEST_WAIT = 0.2, 10.0
 """Seconds up to which the first and any later wait is drawn; each bound is twice the one before."""
 TELL_AFTER_S = 5.0
-"""Silence of which the user is told."""
+"""Silence of which the user is told, once a request has failed twice in it."""
 QUIET_S = 30.0
 """Time after which the user may be told again, however often storage comes and goes."""
 
@@ -52,6 +52,7 @@ class Patience:
         self._seconds = seconds(PATIENCE, PATIENCE_S)
         self._begun = time.monotonic()
         self._longest = FIRST_WAIT
+        self._failed = 0
 
     def wait(self, failure: str) -> bool:
         """Wait before the next try, or return False at once: it has been tried for long enough.
@@ -63,9 +64,11 @@ class Patience:
         wait, left = random.uniform(0, self._longest), self._seconds - tried_s
         if wait > left:
             return False
+        self._failed += 1
         if tried_s < TELL_AFTER_S:
             wait = min(wait, TELL_AFTER_S - tried_s)  # so that the user hears of it in time
-        _silence.goes_on(self._begun, f"{failure}; it is tried again for {left:.0f} s")
+        if self._failed > 1:
+            _silence.goes_on(self._begun, f"{failure}; it is tried again for {left:.0f} s")
         time.sleep(wait)
         self._longest = min(LONGEST_WAIT, 2 * self._longest)
         return True

@@ -35,8 +35,13 @@ from ffaa_core.storage.patience import TIMEOUT, TIMEOUT_S, Patience, seconds
 
 T = TypeVar("T")
 
-CONNECT_S = 5.0
-"""How long a connection may take to be made, unless the time-out of requests is shorter."""
+CONNECT_S = 2.5
+"""How long a connection may take to be made, unless the time-out of requests is shorter.
+
+On a new one, urllib3 also allows no more for each piece that is sent.
+"""
+PIECES_FROM = 1 << 20
+"""Bytes from which on an object is sent in pieces."""
 WORKERS = 16
 """Threads that read or create several objects."""
 PAGE = 1000
@@ -126,7 +131,7 @@ class S3Store(Store):
         self._try(
             "create",
             key,
-            lambda client: client.put_object(**self._place(key), Body=data, IfNoneMatch="*"),
+            lambda client: client.put_object(**self._place(key), Body=_to_send(data), IfNoneMatch="*"),
         )
 
     def write(self, key: str, data: bytes | Path) -> None:
@@ -135,7 +140,7 @@ class S3Store(Store):
                 with data.open("rb") as file:
                     client.put_object(**self._place(key), Body=file)
             else:
-                client.put_object(**self._place(key), Body=data)
+                client.put_object(**self._place(key), Body=_to_send(data))
 
         self._try("write", key, put)
 
@@ -261,6 +266,11 @@ class _BlockReader(io.BufferedReader):
 
     def read1(self, size: int = -1, /) -> bytes:
         return self.read(size)
+
+
+def _to_send(data: bytes) -> bytes | io.BytesIO:
+    """A file is sent in pieces, which costs a round trip; bytes go at once."""
+    return data if len(data) < PIECES_FROM else io.BytesIO(data)
 
 
 def _body(answer: dict[str, Any], length: int) -> bytes:
