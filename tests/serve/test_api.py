@@ -1,8 +1,5 @@
 """Requests and replies of the gateway, its models being stand-ins."""
 
-import base64
-
-from serve.envelope import SECURITY_HEADERS
 from serve.replies import ScoreReply
 from tests.serve.stand_ins import FINGERPRINT, Service
 
