@@ -13,21 +13,31 @@ CHUNK = 64 * 2**20
 """Bytes of a file held in memory at once; one request each."""
 
 
-def fetch(uri: str) -> Path:
+def fetch(uri: str, sha256: str | None = None) -> Path:
     """The local copy of the bundle at `uri`, verified when it was fetched.
 
     Copies are kept by the content of bundle.json, so a bundle replaced under its URL is fetched again.
 
+    Args:
+        sha256: of its bundle.json, which states the digests of everything else; None takes any bundle.
+
     Raises:
-        BundleError: there is no bundle at `uri`, or what was fetched is not what its digests say.
+        BundleError: there is no bundle at `uri`, it is another than `sha256`, or what was fetched is not what
+            its digests say.
         ConfigurationError: the URL is of another kind, or bucket or credentials are wrong.
         StorageError: the storage failed.
     """
     store = open_store(uri)
     try:
         content = store.read(MANIFEST).data
+        found = hashlib.sha256(content).hexdigest()
+        if sha256 not in (None, found):
+            raise BundleError(
+                f"{store.uri_of(MANIFEST)} has the sha256 {found}, not {sha256}: another bundle lies there "
+                "than the one that was asked for"
+            )
         manifest = Manifest.parse(content, store.uri_of(MANIFEST))
-        copy = cache_directory() / "bundles" / hashlib.sha256(content).hexdigest()[:32]
+        copy = cache_directory() / "bundles" / found[:32]
         return made_once(copy, lambda scratch: _download(store, manifest, content, scratch))
     except NotFoundError as error:
         raise BundleError(f"no complete bundle at {uri}: {error}") from error

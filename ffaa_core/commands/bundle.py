@@ -33,6 +33,10 @@ What LoRA training wrote, not merged yet:
   ffaa bundle convert --mllm llava-lora --base liuhaotian/llava-v1.6-mistral-7b \\
     --mids mids.pth --vision CLIP --text T5 DIR"""
 
+FETCH = """\
+Fetch a bundle from S3 into the cache ($XDG_CACHE_HOME/ffaa, by default
+~/.cache/ffaa) and verify it, so that commands given the same URL find it there."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands."""
@@ -81,19 +85,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         subcommand.add_argument(
             "directory", metavar="DIR", type=Path, help="folder to make; must be new or empty"
         )
+    fetch = subcommands.add_parser(
+        "fetch",
+        help="fetch a bundle from S3 into the cache",
+        description=FETCH,
+        epilog=parser.epilog,
+        formatter_class=parser.formatter_class,
+    )
+    fetch.add_argument("url", metavar="URL", help="s3://bucket/prefix")
+    fetch.add_argument(
+        "--sha256", metavar="HEX", help="of the bundle's bundle.json; refuse any other (default: take any)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what the chosen subcommand says."""
-    if args.directory.exists() and (not args.directory.is_dir() or any(args.directory.iterdir())):
-        raise ConfigurationError(f"{args.directory} exists and is not an empty folder: give a new one")
-    bundle = args.make(args)
+    bundle = _fetch(args) if "url" in args else _make(args)
     print(f"Bundle in {bundle.path}:")
     for part, digest in sorted(bundle.digests.items()):
         print(f"  {part:8} sha256 {digest}")
     if bundle.warning:
         print(f"WARNING: {bundle.warning}")
     return 0
+
+
+def _fetch(args: argparse.Namespace) -> "Bundle":
+    from ffaa_core.bundle import Bundle
+    from ffaa_core.bundle.fetch import fetch
+
+    return Bundle.open(fetch(args.url, args.sha256))
+
+
+def _make(args: argparse.Namespace) -> "Bundle":
+    if args.directory.exists() and (not args.directory.is_dir() or any(args.directory.iterdir())):
+        raise ConfigurationError(f"{args.directory} exists and is not an empty folder: give a new one")
+    made: Bundle = args.make(args)
+    return made
 
 
 def _demo(args: argparse.Namespace) -> "Bundle":

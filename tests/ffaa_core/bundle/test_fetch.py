@@ -1,11 +1,13 @@
 """A bundle on S3 is fetched once, checked, and fetched again only when it has changed."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from ffaa_core.bundle import Bundle
 from ffaa_core.bundle.bundle import write_bundle_json
+from ffaa_core.cli import main
 from ffaa_core.errors import BundleError, ConfigurationError
 from ffaa_core.storage import Store, open_store
 from tests.fixtures.s3 import S3Server, use
@@ -88,3 +90,19 @@ def test_a_url_of_another_kind_is_refused() -> None:
 def test_a_file_url_is_opened_in_place(local: Bundle, own_cache: Path) -> None:
     assert Bundle.open(f"file://{local.path}") == local
     assert not own_cache.exists()
+
+
+def test_the_command_fetches_the_bundle_of_this_digest_and_no_other(
+    local: Bundle, remote: Store, own_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = hashlib.sha256((local.path / "bundle.json").read_bytes()).hexdigest()
+    assert main(["bundle", "fetch", remote.uri, "--sha256", "0" * 64]) == 2
+    assert digest in capsys.readouterr().err
+    assert not (own_cache / "ffaa" / "bundles").exists()
+    assert main(["bundle", "fetch", remote.uri, "--sha256", digest]) == 0
+    assert str(Bundle.open(remote.uri).path) in capsys.readouterr().out
+
+
+def test_another_digest_is_refused_also_where_the_cache_has_the_bundle(remote: Store) -> None:
+    Bundle.open(remote.uri)
+    assert main(["bundle", "fetch", remote.uri, "--sha256", "0" * 64]) == 2
