@@ -15,12 +15,13 @@ from ray_jobs.doctor.finding import Finding, Level, error, guarded, ok, warning
 from ray_jobs.doctor.inputs import check_input
 from ray_jobs.doctor.memory import check_memory
 from ray_jobs.doctor.models import check_bundle, check_fit, check_table
-from ray_jobs.doctor.nodes import ask_nodes, judge_nodes, resources_line
+from ray_jobs.doctor.nodes import ask_nodes, judge_nodes, judge_ray_settings, resources_line
 from ray_jobs.doctor.output import Probes, check_output, probes
 from ray_jobs.doctor.trial import try_shard
 from ray_jobs.score.cluster import Shares, cluster
 from ray_jobs.score.config import ScoreConfig
 from ray_jobs.score.inputs import require_apart
+from ray_jobs.score.ray_settings import ray_settings
 
 
 @dataclass(kw_only=True)
@@ -78,6 +79,8 @@ class Diagnosis:
             answers = ask_nodes(self._must_see(place))
             yield ok("ray", resources_line(resources, len(answers)), cpus=resources.get("CPU", 0))
             yield from judge_nodes(answers, gpus_wanted=shares.answer_gpus > 0)
+            if len(answers) > 1:
+                yield from judge_ray_settings(ray_settings())
             if self._bundle:
                 nodes = [facts for facts, _ in answers]
                 yield from guarded("memory", check_memory(self._bundle, self.config, shares, nodes))

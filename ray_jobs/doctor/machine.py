@@ -14,7 +14,6 @@ from pathlib import Path
 from ffaa_core.environment import versions
 from ffaa_core.errors import FFAAError
 from ffaa_core.storage import locate
-from ray_jobs.score.ray_settings import RAY_SETTINGS
 
 DETECT = """
 import dlib, numpy
@@ -38,8 +37,7 @@ class MachineFacts:
     """What one machine says of itself; `memory` and `scratch` are free bytes, of memory and of TMPDIR.
 
     `no_gpu` and `dlib` say why there is none, or why it does not work, and are empty otherwise. `unseen`
-    names what of INPUT, OUTPUT and the bundle it cannot read, and why. `ray_settings` are those of
-    `RAY_SETTINGS` that its environment has.
+    names what of INPUT, OUTPUT and the bundle it cannot read, and why.
     """
 
     name: str
@@ -54,7 +52,6 @@ class MachineFacts:
     dlib_avx: bool
     cpu_avx: bool
     unseen: tuple[str, ...]
-    ray_settings: dict[str, str]
 
 
 def machine_facts(must_see: Sequence[str]) -> MachineFacts:
@@ -74,7 +71,6 @@ def machine_facts(must_see: Sequence[str]) -> MachineFacts:
         dlib_avx=dlib_avx,
         cpu_avx=" avx " in _read("/proc/cpuinfo"),
         unseen=tuple(problem for uri in must_see if (problem := _unseen(uri))),
-        ray_settings={name: os.environ[name] for name in RAY_SETTINGS if name in os.environ},
     )
 
 

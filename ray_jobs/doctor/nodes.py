@@ -1,7 +1,7 @@
 """The machines of the cluster, each asked for itself, and what is wrong with any of them."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ffaa_core.environment import versions
@@ -54,8 +54,6 @@ def judge_nodes(answers: Sequence[tuple[MachineFacts, float]], *, gpus_wanted: b
     yield from _judge_versions(nodes)
     yield from _judge_dlib(nodes)
     yield from _judge_gpus(nodes, gpus_wanted)
-    if len(nodes) > 1:
-        yield from _judge_ray_settings(nodes)
     for node in nodes:
         for problem in node.unseen:
             yield error(
@@ -82,17 +80,6 @@ def _judge_clocks(answers: Sequence[tuple[MachineFacts, float]]) -> Iterator[Fin
         )
     if not wrong:
         yield ok("clock", f"{here}, the same on every node")
-
-
-def _judge_ray_settings(nodes: Sequence[MachineFacts]) -> Iterator[Finding]:
-    for node in nodes:
-        if missing := [f"{k}={v}" for k, v in RAY_SETTINGS.items() if node.ray_settings.get(k) != v]:
-            yield warning(
-                "ray",
-                f"{node.name} was started without {' '.join(missing)}: work on a node that vanishes may be "
-                "waited for as long as 7 minutes",
-                "set them for every node, the head first, before Ray starts there (docs/configuration.md)",
-            )
 
 
 def _judge_versions(nodes: Sequence[MachineFacts]) -> Iterator[Finding]:
@@ -163,6 +150,19 @@ def _judge_gpus(nodes: Sequence[MachineFacts], gpus_wanted: bool) -> Iterator[Fi
             "gpu",
             f"none: {nodes[0].no_gpu}",
             "without a GPU this is for trials: a model of 7 billion parameters is slow on a CPU",
+        )
+
+
+def judge_ray_settings(found: Mapping[str, int]) -> Iterator[Finding]:
+    """Whether a node that vanishes would be noticed in time, by the settings of Ray that this process has
+    from the cluster's head.
+    """
+    if slower := [f"{name}={value}" for name, value in RAY_SETTINGS.items() if found[name] > value]:
+        yield warning(
+            "ray",
+            "work on a node that vanishes may be waited for for minutes: the cluster's head was started "
+            f"without {', '.join(slower)}",
+            "start it with the --system-config that docs/configuration.md has",
         )
 
 

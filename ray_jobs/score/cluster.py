@@ -82,7 +82,7 @@ def cluster(config: ScoreConfig, *, verbose: bool) -> Iterator[Shares]:
     address = os.environ.get("RAY_ADDRESS")
     if address:
         for name, value in DRIVER_SETTINGS.items():
-            os.environ.setdefault(name, value)
+            os.environ.setdefault(f"RAY_{name}", str(value))
     import ray.data
 
     level = logging.INFO if verbose else logging.CRITICAL

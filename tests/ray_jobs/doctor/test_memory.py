@@ -30,7 +30,6 @@ MACHINE = MachineFacts(
     dlib_avx=True,
     cpu_avx=True,
     unseen=(),
-    ray_settings={},
 )
 
 

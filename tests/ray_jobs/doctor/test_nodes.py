@@ -12,8 +12,8 @@ from ffaa_core.environment import versions
 from ray_jobs.doctor import machine
 from ray_jobs.doctor.finding import Finding
 from ray_jobs.doctor.machine import Gpu, MachineFacts, machine_facts, parse_gpus
-from ray_jobs.doctor.nodes import judge_nodes, seconds_fast
-from ray_jobs.score.ray_settings import RAY_SETTINGS
+from ray_jobs.doctor.nodes import judge_nodes, judge_ray_settings, seconds_fast
+from ray_jobs.score.ray_settings import DRIVER_SETTINGS, RAY_SETTINGS
 
 
 @pytest.fixture(scope="module")
@@ -122,15 +122,15 @@ def test_a_node_that_does_not_see_input_output_or_the_bundle_is_an_error(
     assert f"{tmp_path}/missing does not exist" in found.text
 
 
-def test_nodes_that_would_be_waited_for_too_long_are_told(here: MachineFacts) -> None:
-    right = replace(here, ray_settings=dict(RAY_SETTINGS), scratch=1 << 40)
-    name, value = "RAY_grpc_client_keepalive_time_ms", "300000"
-    wrong = replace(right, name="patient", ray_settings=dict(RAY_SETTINGS) | {name: value})
-    assert "ray" not in judged(right, right)
-    assert "ray" not in judged(replace(right, ray_settings={})), "a single node is not waited for"
-    found = judged(right, wrong)["ray"]
+def test_a_cluster_that_would_wait_too_long_for_a_node_that_vanished_is_told() -> None:
+    assert list(judge_ray_settings(RAY_SETTINGS)) == []
+    quicker = dict(RAY_SETTINGS) | {"health_check_period_ms": 1000}
+    assert list(judge_ray_settings(quicker)) == []
+    (found,) = judge_ray_settings(quicker | DRIVER_SETTINGS)
     assert found.level == "warning"
-    assert f"patient was started without {name}={RAY_SETTINGS[name]}:" in found.text
+    assert (
+        f"without grpc_client_keepalive_time_ms={RAY_SETTINGS['grpc_client_keepalive_time_ms']}" in found.text
+    )
 
 
 def test_little_room_for_temporary_files_is_a_warning(here: MachineFacts) -> None:

@@ -35,9 +35,11 @@ def hold(stage: str) -> None:
     folder = Path(os.environ["FFAA_TEST_HOLD_FOLDER"])
     if os.environ["FFAA_TEST_HOLD"] != stage:
         return
+    address = ray.util.get_node_ip_address()
+    whole = folder / f"held by {os.getpid()} on {address}"
+    whole.write_text(address)
     try:
-        with (folder / "held").open("x") as held:
-            held.write(ray.util.get_node_ip_address())
+        os.link(whole, folder / "held")
     except FileExistsError:
         return
     while not (folder / "released").exists():
