@@ -1,21 +1,20 @@
 """The routes of the service."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, Query, Request
 from fastapi.responses import JSONResponse
-from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 from starlette.types import ASGIApp
 
+from serve.callers import bearer, owner_of, record_of
 from serve.envelope import Envelope
 from serve.gateway import Gateway
 from serve.limits import seconds_left
-from serve.logs import RequestRecord
 from serve.problems import ProblemDetails, add_problem_handlers, documented, expired, too_slow, unavailable
 from serve.replies import EXAMPLE, FINGERPRINT_HEADER, Detail, ScoreReply, score_reply
 from serve.uploads import REQUEST_BODY, ImageRequest
@@ -88,27 +87,6 @@ def create_api(gateway: Gateway) -> Api:
     _add_probes(api, gateway)
     _add_score(api, gateway)
     return api
-
-
-def record_of(request: Request) -> RequestRecord:
-    """What will be logged of the request."""
-    record: RequestRecord = request.scope["state"]["record"]
-    return record
-
-
-def owner_of(gateway: Gateway) -> Callable[..., Any]:
-    """A dependency: whose request it is, found out before anything else of it is looked at."""
-
-    def owner(request: Request) -> str:
-        known = gateway.keys.owner(request.headers.get("authorization"))
-        record_of(request).client = known[:12]
-        return known
-
-    return owner
-
-
-bearer = HTTPBearer(auto_error=False, description="a key of this service; `ffaa serve --make-key` makes one")
-"""Only says in the OpenAPI that a key is needed; `owner_of` asks for it."""
 
 
 def _add_probes(api: Api, gateway: Gateway) -> None:
