@@ -12,8 +12,8 @@ RAY_SETTINGS: Mapping[str, int] = MappingProxyType(
         "health_check_period_ms": 3000,
         "health_check_timeout_ms": 10000,
         "health_check_failure_threshold": 3,
-        "grpc_client_keepalive_time_ms": 20000,
-        "grpc_client_keepalive_timeout_ms": 20000,
+        "grpc_client_keepalive_time_ms": 15000,
+        "grpc_client_keepalive_timeout_ms": 15000,
     }
 )
 """The `--system-config` of a cluster's head, which hands it to every other process of the cluster."""
