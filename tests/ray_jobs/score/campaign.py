@@ -5,7 +5,6 @@ import random
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,9 +31,8 @@ TARGETS: dict[str, Target] = {
 """What of Ray and its workers can be killed, each told by its command line."""
 COMMAND, GATEWAY = "command", "radosgw"
 """The process that was started, and the S3 server. `driver` is the one below it that does the work."""
-EARLY = {"fetch"}
-"""What a command has at its beginning only: it reads ahead of its engine."""
 
+STAGE_OF = {"answer": "answer", "engine": "answer", "judge": "judge"}
 KILLS_A_STAGE_TAKES = 3
 """Kills of a stage within one life of the command: by the fourth a face may rightly be held guilty."""
 OUTAGE_S = 5
@@ -65,7 +63,7 @@ class Kill:
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """Seconds that a command takes to begin its first shard, and that may pass between two of its commits."""
+    """Seconds that a command takes at least until its first commit, and from one to the next."""
 
     start_s: float
     shard_s: float
@@ -74,8 +72,8 @@ class Pace:
 class Life:
     """One process of the command, from its start to its end."""
 
-    def __init__(self, number: int, process: "subprocess.Popen[bytes]", said: Path) -> None:
-        self.number, self.process = number, process
+    def __init__(self, number: int, process: "subprocess.Popen[bytes]", said: Path, began_with: int) -> None:
+        self.number, self.process, self.began_with = number, process, began_with
         self.killed: list[str] = []
         self._said = said
         self._started = time.monotonic()
@@ -92,23 +90,21 @@ class Life:
     def ended(self) -> bool:
         return self.process.poll() is not None
 
-    def find(self, what: str) -> psutil.Process | None:
-        """A process of this kind that is alive now."""
+    def kill(self, what: str) -> bool:
+        """Kill a process of this kind; False if there is none."""
         try:
             command = psutil.Process(self.process.pid)
-            if what == COMMAND:
-                return command
-            below = command.children(recursive=True)
-        except psutil.NoSuchProcess:
-            return None
-        is_it = TARGETS.get(what) or _line(command).__eq__
-        return next((process for process in below if is_it(_line(process))), None)
+            is_it = TARGETS.get(what) or _line(command).__eq__
+            found = [command] if what == COMMAND else command.children(recursive=True)
+            next(process for process in found if what == COMMAND or is_it(_line(process))).kill()
+        except (psutil.NoSuchProcess, StopIteration):
+            return False
+        return True
 
     def may_lose(self, what: str) -> bool:
         """Whether killing this cannot rightly cost a face."""
-        stage = {"engine": "answer"}.get(what, what)
-        deaths = sum({"engine": "answer"}.get(killed, killed) == stage for killed in self.killed)
-        return stage not in ("answer", "judge") or deaths < KILLS_A_STAGE_TAKES
+        stage = STAGE_OF.get(what)
+        return not stage or [STAGE_OF.get(k) for k in self.killed].count(stage) < KILLS_A_STAGE_TAKES
 
 
 class Campaign:
@@ -145,40 +141,36 @@ class Campaign:
 
         The command is killed, too, where what is left to be killed comes only with a new start.
         """
-        moments = sorted(self._random.randrange(self._n_shards - 2) for _ in kinds)
-        left = list(kinds)
+        self._moments = sorted(self._random.randrange(self._n_shards - 3) for _ in kinds)
+        self._left = list(kinds)
         try:
-            while self._live(left, moments) != 0:
+            while self._live() != 0:
                 if self._random.random() < 0.5:
                     self._await_gone()
             self._await_gone()
         finally:
             for process in self._ffaa.processes():
                 process.kill()
-        assert not left, f"the run was over before {left} could be killed: {self.told()}"
+        assert not self._left, f"the run was over before {self._left} could be killed: {self.told()}"
 
     def told(self) -> str:
         return "; ".join(map(str, self.kills))
 
-    def _live(self, left: list[str], moments: list[int]) -> int:
+    def _live(self) -> int:
         """Start the command, and kill what is left to be killed until the command ends; its exit code."""
         self._lives += 1
         said = self._folder / f"life-{self._lives}"
-        life = Life(self._lives, self._ffaa.start(*self._command, said=said), said)
-        while left and self._await_moment(life, left, moments[-len(left)]):
-            self._strike(life, left)
+        process = self._ffaa.start(*self._command, said=said)
+        life = Life(self._lives, process, said, began_with=len(self._committed))
+        while self._left and self._await_moment(life, self._moments[-len(self._left)]):
+            self._strike(life)
         code = self._await_end(life)
         assert code in ({0, 75, -9} if COMMAND in life.killed else {0, 75}), self._case(life, code)
         assert not any(noise in life.said for noise in NOISE), self._case(life, code)
         return code
 
-    def _await_moment(self, life: Life, left: list[str], n_committed: int) -> bool:
-        """Wait until so many shards are committed and for a while more; False if the command ends before.
-
-        What comes only at the beginning is not waited for in this way when nothing else is left.
-        """
-        if set(left) <= EARLY:
-            return not life.ended
+    def _await_moment(self, life: Life, n_committed: int) -> bool:
+        """Wait until so many shards are committed and for a while more; False if the command ends before."""
         begins = not life.killed and self._count_commits() >= n_committed
         self._wait(life, lambda: self._count_commits() >= n_committed)
         end = life.seconds + self._random.uniform(0, self._pace.start_s if begins else self._pace.shard_s)
@@ -186,36 +178,32 @@ class Campaign:
             time.sleep(0.05)
         return not life.ended
 
-    def _strike(self, life: Life, left: list[str]) -> None:
+    def _strike(self, life: Life) -> None:
         """Kill one of what is left as soon as one is alive; the command, if only its successor has one."""
-        while not life.ended and not (what := self._choose(life, left)):
-            time.sleep(0.05)
-        if not life.ended:
-            if what in left:
-                left.remove(what)
-            self._kill(life, what)
+        self._wait(life, lambda: any(self._kill(life, what) for what in self._choices(life)))
 
-    def _choose(self, life: Life, left: list[str]) -> str | None:
-        able = [what for what in left if life.may_lose(what)]
+    def _choices(self, life: Life) -> list[str]:
+        """What may be killed now, in any order; the command only if nothing is left that is still to come."""
+        able = [what for what in self._left if life.may_lose(what)]
         self._random.shuffle(able)
-        for what in able:
-            if what == GATEWAY or life.find(what):
-                return what
-        early = not life.killed and life.seconds < 2 * self._pace.start_s
-        return None if any(early or what not in EARLY for what in able) else COMMAND
+        worked = len(self._committed) > life.began_with
+        comes = any(not worked or what in life.killed for what in able)
+        return able if comes else [*able, COMMAND]
 
-    def _kill(self, life: Life, what: str) -> None:
-        before = len(self._committed)
+    def _kill(self, life: Life, what: str) -> bool:
+        """Kill it if it is alive."""
         second = life.seconds
         if what == GATEWAY:
             with self._ceph.outage():
                 time.sleep(self._random.uniform(0.5, OUTAGE_S))
-        elif process := life.find(what):
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        elif not life.kill(what):
+            return False
         life.killed.append(what)
-        self.kills.append(Kill(what, life.number, second, before))
+        if what in self._left:
+            self._left.remove(what)
+        self.kills.append(Kill(what, life.number, second, len(self._committed)))
         print(f"killed {self.kills[-1]}", flush=True)
+        return True
 
     def _await_end(self, life: Life) -> int:
         self._wait(life, lambda: False)
