@@ -117,18 +117,18 @@ def _face(face: dict[str, Any], detail: Detail) -> dict[str, Any]:
 EXAMPLE: dict[str, Any] = {
     "image_id": "3f1c9a52d7e84b06a1d5f0c2b7e69f48",
     "fingerprint": "b5f5a9c2d0e14f77",
-    "warning": None,
+    "warning": "this is the demo bundle, its weights are random: its verdicts mean nothing",
     "image_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     "image_bytes": 204800,
     "width": 1024,
     "height": 768,
     "format": "JPEG",
     "status": "scored",
-    "status_detail": None,
+    "status_detail": "1 of 2 detected faces scored; the settings leave out the rest",
     "verdict": "fake",
     "forgery_score": 0.93,
     "contested": False,
-    "n_faces_detected": 1,
+    "n_faces_detected": 2,
     "n_faces": 1,
     "faces": [
         {

@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.fixtures.ceph",
     "tests.fixtures.moto",
     "tests.fixtures.nodes",
+    "tests.fixtures.service",
 ]
 
 

@@ -1,18 +1,21 @@
 """Deployments in this process: handles that call an object as Ray Serve's handles call a replica."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from inspect import isawaitable
 from typing import Any
 
 import httpx
 import numpy as np
+from ray.exceptions import RayActorError
 
 from ffaa_core.answers import Determination, Fields
 from ffaa_core.engine.base import Crop, EngineFigures, Generation
+from ffaa_core.examiner import Examiner
 from ffaa_core.pipeline import Logits, PendingImage, answer
-from ffaa_core.settings import AnswerSettings, FaceSettings
+from ffaa_core.settings import AnswerSettings, DecodeSettings, FaceSettings, ScoringSettings
 from serve.api import create_api
 from serve.config import ServeConfig, ServiceSettings
 from serve.gateway import Gateway
@@ -96,12 +99,15 @@ def sure(masked_answers: Sequence[Sequence[str]]) -> list[Logits | None]:
 
 @dataclass
 class Hops:
-    """The deployments behind a gateway."""
+    """The engine and the judge behind a gateway; calls of the engine raise what `fail_with` holds first."""
 
+    fail_with: list[Exception] = field(default_factory=list)
     engine: ScriptedEngine = field(default_factory=ScriptedEngine)
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(32))
 
     async def answer(self, pending: PendingImage) -> PendingImage:
+        if self.fail_with:
+            raise self.fail_with.pop(0)
         return await answer(pending, self.engine, AnswerSettings(), self.room)
 
     async def logits(
@@ -120,12 +126,31 @@ class Service:
     client: httpx.AsyncClient
 
 
-def service_of(**settings: Any) -> Service:
+class Gone:
+    """A deployment all of whose replicas die."""
+
+    def remember(self, *_: object) -> str:
+        raise RayActorError()
+
+
+@cache
+def examiner(max_bytes: int) -> Examiner:
+    """One for all services: its process takes a second to start, and ends with the tests."""
+    settings = DecodeSettings(max_bytes=max_bytes)
+    return Examiner(ScoringSettings(decode=settings, faces=FaceSettings(mode="whole_image")), processes=2)
+
+
+def service_of(decode: Mapping[str, Any] | None = None, **settings: Any) -> Service:
     """A service with these settings; the whole image is a face, so that any picture has one."""
-    config = ServeConfig(faces=FaceSettings(mode="whole_image"), service=ServiceSettings(**settings))
+    config = ServeConfig(
+        decode=DecodeSettings(**decode or {}),
+        faces=FaceSettings(mode="whole_image"),
+        service=ServiceSettings(**settings),
+    )
     release = Release(config=config, bundle="/none", fingerprint=FINGERPRINT, warning="a warning")
     hops, memory = Hops(), Memory(config.service)
     gateway = Gateway(release, Handle(hops), Handle(hops), Handle(memory))
+    gateway._examiner = examiner(config.decode.max_bytes)
     client = httpx.AsyncClient(
         transport=httpx.ASGITransport(create_api(gateway), raise_app_exceptions=False),
         base_url="http://service",

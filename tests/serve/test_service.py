@@ -1,0 +1,242 @@
+"""The service as its users have it: `ffaa serve`, Ray Serve, the real models of the demo bundle."""
+
+import base64
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+from skimage import data
+
+from ffaa_core.bundle import Bundle
+from ffaa_core.engine.vllm_engine import VllmEngine
+from ffaa_core.mids import Judge
+from ffaa_core.rows import to_row
+from ffaa_core.scorer import Scorer
+from ffaa_core.settings import AnswerSettings, ScoringSettings, fingerprint
+from serve.replies import ScoreReply
+from tests.fixtures.command import FAST
+from tests.fixtures.s3 import S3Server, use
+from tests.fixtures.service import KEY, RunningService, until
+from tests.images import png
+
+SETTINGS = ScoringSettings(answers=AnswerSettings(max_tokens=int(FAST[1])))
+ASTRONAUT = png(data.astronaut())
+CROWD = png(np.tile(data.astronaut(), (4, 4, 1)))
+"""16 faces."""
+
+
+@pytest.fixture(scope="module")
+def client(running: RunningService) -> Iterator[httpx.Client]:
+    with running.client() as client:
+        yield client
+
+
+def as_json(image: bytes) -> dict[str, str]:
+    return {"image": base64.b64encode(image).decode()}
+
+
+def test_all_three_ways_to_give_an_image_lead_to_the_same_verdict(
+    client: httpx.Client,
+    s3_uploads: str,
+    moto_server: S3Server,
+    demo_bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ffaa_core.storage import locate
+
+    use(moto_server, monkeypatch)
+    uri = f"{s3_uploads}/2026/an astronaut.png"
+    store, key = locate(uri)
+    store.write(key, ASTRONAUT)
+    replies = [
+        client.post("/v1/score", files={"file": ASTRONAUT}),
+        client.post("/v1/score", json=as_json(ASTRONAUT)),
+        client.post("/v1/score", json={"uri": uri}),
+    ]
+    assert [reply.status_code for reply in replies] == [200] * 3, [reply.text for reply in replies]
+    rows = [ScoreReply.model_validate_json(reply.content) for reply in replies]
+    for row, reply in zip(rows, replies, strict=True):
+        assert (row.status, row.verdict, len(row.faces)) == ("scored", rows[0].verdict, 1)
+        assert row.faces[0].crop_sha256 == rows[0].faces[0].crop_sha256
+        assert row.faces[0].match_score == pytest.approx(rows[0].faces[0].match_score, abs=1e-2)
+        assert row.warning == demo_bundle.warning
+        expected = fingerprint(SETTINGS, demo_bundle.digests)
+        assert row.fingerprint == reply.headers["FFAA-Fingerprint"] == expected
+    assert len({row.image_id for row in rows}) == 3
+
+
+async def test_library_and_service_give_the_same_verdicts(
+    running: RunningService, engine: VllmEngine, demo_bundle: Bundle, shared_faces: Path
+) -> None:
+    images = [path.read_bytes() for path in sorted((shared_faces / "forgery").glob("*/*.jpg"))[::50][:20]]
+    assert len(images) == 20
+    scorer = Scorer(engine, Judge.load(demo_bundle), SETTINGS)
+    by_library = [to_row(await scorer.score(image)) for image in images]
+    with running.client() as client:
+        by_service = [client.post("/v1/score", files={"file": image}).json() for image in images]
+    faces = 0
+    for library, service in zip(by_library, by_service, strict=True):
+        for column in ("image_sha256", "status", "status_detail", "verdict", "n_faces_detected", "n_faces"):
+            assert library[column] == service[column], column
+        for face, same in zip(library["faces"], service["faces"], strict=True):
+            faces += 1
+            for field in ("box", "crop_sha256", "status", "verdict", "forgery_type", "chosen"):
+                assert face[field] == same[field], field
+            assert face["match_score"] == pytest.approx(same["match_score"], abs=1e-2)
+    assert faces >= 15
+
+
+def test_beyond_what_is_admitted_requests_are_refused_at_once(client: httpx.Client) -> None:
+    with ThreadPoolExecutor(12) as senders:
+        replies = list(senders.map(lambda _: client.post("/v1/score", files={"file": CROWD}), range(12)))
+    statuses = [reply.status_code for reply in replies]
+    assert set(statuses) == {200, 503}, statuses
+    refused = [reply for reply in replies if reply.status_code == 503]
+    assert len(refused) >= 4
+    for reply in refused:
+        assert reply.headers["Retry-After"] == "2"
+        assert reply.json()["type"] == "urn:ffaa:problem:overloaded"
+        assert reply.elapsed.total_seconds() < min(
+            reply.elapsed.total_seconds() for reply in replies if reply.status_code == 200
+        )
+
+
+def test_the_work_of_a_client_that_left_is_cancelled_in_vllm(running: RunningService) -> None:
+    until(lambda: running.ask("Engine", "figures")["images"] == 0, 60)
+    before = running.ask("Engine", "figures")["requests"]
+    connection = send_without_waiting(running, CROWD)
+    until(lambda: running.ask("Engine", "figures")["images"] == 1, 60)
+    connection.close()
+    until(lambda: running.ask("Engine", "figures")["images"] == 0, 60)
+    assert running.ask("Engine", "figures")["requests"] - before < 48  # three for each of its 16 faces
+    until(lambda: {"status": 499, "statuses": []}.items() <= running.logged()[-1].items(), 10)
+
+
+def test_a_client_that_cannot_wait_is_told_so_and_its_work_is_cancelled(
+    running: RunningService, client: httpx.Client
+) -> None:
+    before = running.ask("Engine", "figures")["requests"]
+    reply = client.post("/v1/score", files={"file": CROWD}, headers={"Prefer": "wait=1"})
+    assert reply.status_code == 503
+    assert reply.json()["type"] == "urn:ffaa:problem:deadline"
+    assert "Retry-After" in reply.headers
+    until(lambda: running.ask("Engine", "figures")["images"] == 0, 60)
+    assert running.ask("Engine", "figures")["requests"] - before < 48
+
+
+def test_a_body_that_is_too_long_is_refused_before_it_is_whole(running: RunningService) -> None:
+    with connect(running) as connection:
+        connection.sendall(head(running, "Transfer-Encoding: chunked", "Content-Type: application/json"))
+        chunk = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
+        sent = 0
+        try:
+            for _ in range(4096):
+                connection.sendall(chunk)
+                sent += len(chunk)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+    assert sent < 1024 * len(chunk)  # the limit is 85 MiB, and some more is on its way
+
+
+@pytest.mark.parametrize("path", ["/v1/score", "/v1/anything"])
+def test_without_a_key_nothing_of_a_request_is_looked_at(running: RunningService, path: str) -> None:
+    reply = httpx.post(f"{running.url}{path}", content=b"x", headers={"Content-Type": "a/b"})
+    assert reply.status_code == (401 if path == "/v1/score" else 404)
+    assert "X-Request-Id" in reply.headers
+
+
+def test_logs_tell_of_requests_and_nothing_of_images_and_keys(
+    running: RunningService, client: httpx.Client
+) -> None:
+    reply = client.post("/v1/score", files={"file": ASTRONAUT}, headers={"X-Request-Id": "mine-1"})
+    assert reply.headers.get_list("X-Request-Id") == ["mine-1"]
+    until(lambda: any(record["id"] == "mine-1" for record in running.logged()), 10)
+    (record,) = (record for record in running.logged() if record["id"] == "mine-1")
+    assert (record["method"], record["path"], record["status"]) == ("POST", "/v1/score", 200)
+    assert record["statuses"] == ["scored"]
+    assert {"receive", "examine", "answer", "judge", "remember"} <= record["stages"].keys()
+    assert sum(record["stages"].values()) <= record["seconds"] + 0.01
+    description = reply.json()["faces"][0]["description"]
+    for file in running.folder.rglob("*.log"):
+        text = file.read_text(errors="replace")
+        assert KEY not in text, file
+        assert description not in text, file
+        assert as_json(ASTRONAUT)["image"][:64] not in text, file
+
+
+def undecodable(shared_faces: Path) -> list[Path]:
+    """Uploads that are no images, or that are ones made to do harm."""
+    import csv
+
+    with (shared_faces / "uploads" / "manifest.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    names = [row["file"] for row in rows if row["expected_faces_hog"] == "undecodable"]
+    return [shared_faces / "uploads" / name for name in names]
+
+
+def test_files_that_are_no_images_get_the_status_that_the_batch_gives(
+    client: httpx.Client, shared_faces: Path
+) -> None:
+    assert statuses_of(client, undecodable(shared_faces)) == library_statuses(undecodable(shared_faces))
+
+
+@pytest.mark.slow
+def test_every_upload_gets_the_status_that_the_batch_gives(
+    running: RunningService, client: httpx.Client, shared_faces: Path
+) -> None:
+    uploads = sorted(path for path in (shared_faces / "uploads").iterdir() if path.name != "manifest.csv")
+    assert len(uploads) > 200
+    processes = {process.pid for process in running.command.processes()}
+    assert statuses_of(client, uploads) == library_statuses(uploads)
+    assert processes <= {process.pid for process in running.command.processes()}
+
+
+def statuses_of(client: httpx.Client, files: list[Path]) -> dict[str, str]:
+    """By the name of each file, the status of the reply's row."""
+    statuses = {}
+    for file in files:
+        reply = client.post("/v1/score", files={"file": file.read_bytes()})
+        assert reply.status_code == 200, (file, reply.text)
+        statuses[file.name] = str(ScoreReply.model_validate_json(reply.content).status)
+    return statuses
+
+
+def library_statuses(files: list[Path]) -> dict[str, str]:
+    """What examining them says; one with faces is scored, since the demo models never fail."""
+    from ffaa_core.examiner import Examiner
+
+    examiner = Examiner(SETTINGS)
+    statuses = {}
+    for file in files:
+        pending = examiner.examine(file.read_bytes())
+        statuses[file.name] = "scored" if pending.faces else str(pending.image.status)
+    examiner.close()
+    return statuses
+
+
+def connect(service: RunningService) -> socket.socket:
+    place = urlsplit(service.url)
+    return socket.create_connection((place.hostname, place.port), timeout=60)
+
+
+def head(service: RunningService, *more: str) -> bytes:
+    lines = ["POST /v1/score HTTP/1.1", "Host: service", f"Authorization: Bearer {KEY}", *more, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+def send_without_waiting(service: RunningService, image: bytes) -> socket.socket:
+    """A connection on which a request was sent whose reply nobody reads."""
+    request = httpx.Request("POST", service.url, files={"file": image})
+    body: Any = request.read()
+    connection = connect(service)
+    connection.sendall(
+        head(service, f"Content-Type: {request.headers['content-type']}", f"Content-Length: {len(body)}")
+    )
+    connection.sendall(body)
+    return connection
