@@ -160,7 +160,7 @@ def judge_ray_settings(found: Mapping[str, int]) -> Iterator[Finding]:
     if slower := [f"{name}={value}" for name, value in RAY_SETTINGS.items() if found[name] > value]:
         yield warning(
             "ray",
-            "work on a node that vanishes may be waited for for minutes: the cluster's head was started "
+            "a node that vanishes is noticed only after a minute or more: the cluster's head was started "
             f"without {', '.join(slower)}",
             "start it with the --system-config that docs/configuration.md has",
         )
