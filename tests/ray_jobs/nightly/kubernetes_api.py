@@ -1,0 +1,107 @@
+"""A stand-in for the API of Kubernetes and KubeRay: RayJobs in a dictionary, which end as a script says."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+TOKEN = "a service account's token"
+PATH = "/apis/ray.io/v1/namespaces/ffaa/rayjobs"
+
+RUNNING = {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}
+SUCCEEDED = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
+
+
+def failed(code: int) -> dict[str, str]:
+    """The status of a RayJob whose command exited so, as KubeRay copies it from Ray."""
+    log = "ffaa: Job entrypoint command failed with exit code 0, says a line of the log"
+    return {
+        "jobDeploymentStatus": "Failed",
+        "jobStatus": "FAILED",
+        "reason": "AppFailed",
+        "message": f"Job entrypoint command failed with exit code {code}, last available logs:\n{log}",
+    }
+
+
+class KubernetesApi:
+    """`rayjobs` by name. Those that are created get a next status with each GET, and end as `ends` say, one
+    after the other. `when_followed` is called at each such GET.
+    """
+
+    def __init__(self, template: dict[str, Any], *ends: dict[str, str]) -> None:
+        self.rayjobs = {template["metadata"]["name"]: template}
+        self.created: list[dict[str, Any]] = []
+        self.refusals: list[int] = []
+        self.url = ""
+        self.when_followed: Callable[[], object] = lambda: None
+        self._ends = list(ends)
+        self._scripts: dict[str, list[dict[str, str]]] = {}
+
+    def get(self, name: str) -> tuple[int, dict[str, Any]]:
+        if name not in self.rayjobs:
+            return 404, {"message": f"{name} not found"}
+        rayjob = self.rayjobs[name]
+        if name in self._scripts:
+            self.when_followed()
+            rayjob["status"], *rest = self._scripts[name]
+            self._scripts[name] = rest or [rayjob["status"]]
+        return 200, rayjob
+
+    def create(self, rayjob: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        name = rayjob["metadata"]["name"]
+        if name in self.rayjobs:
+            return 409, {"message": f"{name} already exists"}
+        self.created.append(rayjob)
+        self.rayjobs[name] = rayjob
+        self._scripts[name] = [{}, RUNNING, self._ends.pop(0)]
+        return 201, rayjob
+
+    def answer(self, method: str, path: str, token: str | None, body: bytes) -> tuple[int, dict[str, Any]]:
+        if token != f"Bearer {TOKEN}":
+            return 401, {"message": "Unauthorized"}
+        if self.refusals:
+            code = self.refusals.pop(0)
+            return code, {"message": f"refused with {code}"}
+        if method == "POST" and path == PATH:
+            return self.create(json.loads(body))
+        if method == "GET" and path.startswith(f"{PATH}/"):
+            return self.get(path.removeprefix(f"{PATH}/"))
+        return 404, {"message": "the server could not find the requested resource"}
+
+
+@contextmanager
+def serving(api: KubernetesApi) -> Iterator[KubernetesApi]:
+    """The API on a port of this machine for the duration of the block."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(api.answer))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    api.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield api
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _handler(answer: Callable[..., tuple[int, dict[str, Any]]]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(length)
+            code, content = answer(self.command, self.path, self.headers.get("Authorization"), body)
+            data = json.dumps(content).encode()
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(data)))
+            with suppress(BrokenPipeError):  # of a client that was stopped meanwhile
+                self.end_headers()
+                self.wfile.write(data)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
