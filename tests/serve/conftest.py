@@ -29,7 +29,6 @@ async def make_service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callabl
 
         def make(**settings: Any) -> Service:
             service = service_of(**settings)
-            stack.callback(service.gateway.close)
             stack.push_async_callback(service.client.aclose)
             return service
 

@@ -132,7 +132,7 @@ PART = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\
         (JSON, b"[" * 100_000, 400, "malformed"),
         (MULTIPART, b"--y", 400, "malformed"),
         (MULTIPART, b"", 422, "invalid"),
-        (MULTIPART, PART + b"cut", 400, "malformed"),
+        (MULTIPART, PART + b"cut", 422, "invalid"),
         (MULTIPART, PART + b"1\r\n" + PART + b"2\r\n--x--\r\n", 400, "malformed"),
         (MULTIPART, PART.replace(b'"file"', b'"image"') + b"1\r\n--x--\r\n", 422, "invalid"),
         (MULTIPART, PART.replace(b'; filename="a"', b"") + b"1\r\n--x--\r\n", 400, "malformed"),
