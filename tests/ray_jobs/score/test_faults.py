@@ -4,7 +4,6 @@ behind.
 
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from ffaa_core.table import Run, VerdictTable
 from tests.fixtures.command import FAST, Ffaa
+from tests.fixtures.processes import wait_until
 
 N_IMAGES, SHARD_SIZE = 39, 3
 N_SHARDS = N_IMAGES // SHARD_SIZE
@@ -24,13 +24,6 @@ ORPHAN_LIMIT_S = 20
 @pytest.fixture
 def images(tmp_path: Path, make_images: Callable[[Path, int], Path]) -> Path:
     return make_images(tmp_path / "images", N_IMAGES)
-
-
-def wait_until(condition: Callable[[], bool], limit_s: float) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {limit_s} s"
-        time.sleep(0.05)
 
 
 def committed(output: Path) -> int:
