@@ -13,6 +13,8 @@ from serve.config import ServeConfig
 NAME = "ffaa"
 IMPORT_PATH = "serve.app:build"
 GATEWAY = "Gateway"
+THIS_MACHINE = "127.0.0.1"
+"""Where it listens if nothing else is said. On a cluster the same file means every address."""
 
 
 class Deployment:
@@ -50,6 +52,7 @@ class Deployment:
         args = application["args"] = application.get("args") or {}
         lay_over(args, options)
         lay_over(content, {f"http_options.{name}": value for name, value in http.items()})
+        content.setdefault("http_options", {}).setdefault("host", THIS_MACHINE)
         return cls(content)
 
     def draining(self) -> "Deployment":
