@@ -76,8 +76,7 @@ def load_known(place: Scratch, rows: Iterable[pa.RecordBatch]) -> None:
         "CREATE OR REPLACE TABLE known (image_uri VARCHAR, planned_version VARCHAR, image_version VARCHAR, "
         "status VARCHAR, attempts INTEGER, run INTEGER)"
     )
-    for batch in rows:
-        place.insert("known", batch)
+    place.fill("known", rows)
 
 
 def unsettled(place: Scratch, retry: Collection[Status] = ()) -> Iterator[pa.RecordBatch]:

@@ -107,22 +107,7 @@ def _superseded(
         "CREATE TABLE keys (fingerprint VARCHAR, image_uri VARCHAR, settled BOOLEAN, run INTEGER, "
         "shard INTEGER, position INTEGER)"
     )
-    transient = pa.array(sorted(TRANSIENT), pa.string())
-    for commit in commits:
-        start = 0
-        for batch in read_commit(store, commit, ["image_uri", "status"]):
-            keys = pa.table(
-                {
-                    "fingerprint": pa.repeat(fingerprints[commit.run], len(batch)),
-                    "image_uri": batch["image_uri"],
-                    "settled": pc.invert(pc.is_in(batch["status"], transient)),
-                    "run": pa.repeat(commit.run, len(batch)),
-                    "shard": pa.repeat(commit.shard, len(batch)),
-                    "position": pa.array(range(start, start + len(batch))),
-                }
-            )
-            start += len(batch)
-            place.insert("keys", keys)
+    place.fill("keys", _keys(store, commits, fingerprints))
     place.run(
         "CREATE TABLE superseded AS SELECT run, shard, position FROM keys QUALIFY row_number() OVER "
         "(PARTITION BY fingerprint, image_uri ORDER BY settled DESC, run DESC) > 1"
@@ -136,3 +121,22 @@ def _superseded(
         return pa.concat_arrays([pa.array([], pa.int32()), *(batch["position"] for batch in batches)])
 
     return positions
+
+
+def _keys(store: Store, commits: Sequence[Commit], fingerprints: dict[int, str]) -> Iterator[pa.RecordBatch]:
+    """What tells which rows of an image count, and where each of them lies."""
+    transient = pa.array(sorted(TRANSIENT), pa.string())
+    for commit in commits:
+        start = 0
+        for batch in read_commit(store, commit, ["image_uri", "status"]):
+            yield pa.record_batch(
+                {
+                    "fingerprint": pa.repeat(fingerprints[commit.run], len(batch)),
+                    "image_uri": batch["image_uri"],
+                    "settled": pc.invert(pc.is_in(batch["status"], transient)),
+                    "run": pa.repeat(commit.run, len(batch)),
+                    "shard": pa.repeat(commit.shard, len(batch)),
+                    "position": pa.array(range(start, start + len(batch)), pa.int32()),
+                }
+            )
+            start += len(batch)

@@ -214,25 +214,24 @@ class Run:
         """
         if summary := self.summary():
             return summary
-        commits = list(self.markers())
-        if len(commits) < self.n_shards:
-            missing = self.n_shards - len(commits)
+        if missing := len(self.open_shards()):
             raise TableError(
                 f"run {self.ordinal} of {self._store.uri} cannot be closed: {missing} of its {self.n_shards} "
                 "shards are not committed"
             )
         manifest_key, summary_key = layout.manifest(self.ordinal), layout.summary(self.ordinal)
-        self._store.create_missing([(manifest_key, manifest.encode(commits))])
+        self._store.create_missing([(manifest_key, manifest.encode(self.markers()))])
+        data = self._read(manifest_key)  # the first closer's
         mine = Summary(
             run=self.ordinal,
             kind=self.plan.kind,
             name=self.plan.name,
             fingerprint=self.fingerprint,
-            exit_code=ABANDONED if any(commit.file is None for commit in commits) else exit_code,
+            exit_code=ABANDONED if any(c.file is None for c in manifest.decode(data)) else exit_code,
             n_shards=self.n_shards,
-            counts=Counts.total(commit.counts for commit in commits),
-            engine=_sum_numbers(commit.engine for commit in commits),
-            manifest_sha256=hashlib.sha256(self._read(manifest_key)).hexdigest(),
+            counts=Counts.total(commit.counts for commit in manifest.decode(data)),
+            engine=_sum_numbers(commit.engine for commit in manifest.decode(data)),
+            manifest_sha256=hashlib.sha256(data).hexdigest(),
         )
         self._store.create_missing([(summary_key, encode(mine))])
         return decode(Summary, self._read(summary_key), self._store.uri_of(summary_key))

@@ -361,7 +361,7 @@ SEEDED_BUGS = {
     ),
     "a run is closed too early": (
         Run.close,
-        {"if len(commits) < self.n_shards:": "if False:"},
+        {"if missing := len(self.open_shards()):": "if False:"},
         play_at_random,
     ),
     "a run is planned beside an open one": (
@@ -384,7 +384,7 @@ SEEDED_BUGS = {
     ),
     "an abandoned run passes for finished": (
         Run.close,
-        {"ABANDONED if any(commit.file is None for commit in commits) else exit_code": "exit_code"},
+        {"ABANDONED if any(c.file is None for c in manifest.decode(data)) else exit_code": "exit_code"},
         lambda: die_at_every_call("abandon"),
     ),
     "the rows of an open shard are taken for garbage": (
