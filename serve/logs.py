@@ -14,6 +14,9 @@ log = logging.getLogger("ray.serve")
 CLIENT_LEFT = 499
 """Logged as the status of a request whose client did not wait for the reply."""
 
+LONGEST_PATH = 200
+"""Characters of a path that are logged."""
+
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -46,7 +49,7 @@ class RequestRecord:
         told: dict[str, Any] = {
             "id": self.id,
             "method": self.method,
-            "path": self.path,
+            "path": self.path[:LONGEST_PATH],
             "status": self.status,
             "client": self.client,
             "seconds": round(time.monotonic() - self.started, 4),

@@ -74,23 +74,19 @@ def serve(deployment: Deployment, *, verbose: bool) -> int:
 
 
 def _run(deployment: Deployment, release: Release, stop: StopRequest, stderr: TextIO) -> None:
-    from ray import serve as ray_serve
     from ray.serve._private.api import serve_start  # as `serve run` does with a file
 
     schema = deployment.schema
     client = serve_start(http_options=schema.http_options.model_dump(), proxy_location=schema.proxy_location)
     client.deploy_apps(schema)
     print(f"ffaa: loading {release.bundle}; fingerprint {release.fingerprint}", file=stderr, flush=True)
-    try:
-        if _is_ready(deployment, stop):
-            print(f"ffaa: ready at {_url(deployment)}", file=stderr, flush=True)
-            while not stop.came_within(3600):
-                pass
-            print("ffaa: ending, when the requests under way are done", file=stderr, flush=True)
-            client.deploy_apps(deployment.draining().schema)
-            _await_drained(deployment)
-    finally:
-        ray_serve.shutdown()
+    if _is_ready(deployment, stop):
+        print(f"ffaa: ready at {_url(deployment)}", file=stderr, flush=True)
+        while not stop.came_within(3600):
+            pass
+        print("ffaa: ending, when the requests under way are done", file=stderr, flush=True)
+        client.deploy_apps(deployment.draining().schema)
+        _await_drained(deployment)
 
 
 def _is_ready(deployment: Deployment, stop: StopRequest) -> bool:
@@ -161,10 +157,11 @@ def _require_free(host: str, port: int) -> None:
 
 @contextmanager
 def _ray(*, verbose: bool) -> Iterator[None]:
-    """A Ray of this machine's own for the block."""
+    """A Ray of this machine's own for the block, and Ray Serve's end with it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a thread that outlives Ray would start another
     import ray
+    from ray import serve as ray_serve
 
     level = logging.INFO if verbose else logging.CRITICAL
     options: dict[str, Any] = {"log_to_driver": verbose, "logging_level": level}
@@ -186,5 +183,6 @@ def _ray(*, verbose: bool) -> Iterator[None]:
         yield
     finally:
         last_resort.start()
+        ray_serve.shutdown()
         ray.shutdown()
         last_resort.cancel()

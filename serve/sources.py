@@ -7,12 +7,14 @@ it names; what some server on the way might take for another key is refused.
 
 import asyncio
 import logging
+import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote
 
 from ffaa_core.errors import ConfigurationError, NotFoundError, StorageError
+from ffaa_core.storage.patience import PATIENCE
 from serve.limits import image_too_large
 from serve.problems import ProblemError
 
@@ -20,6 +22,9 @@ LONGEST = 2048
 """Characters of an address; S3's keys have at most 1024 bytes."""
 READERS = 8
 """Images read at once by one gateway."""
+PATIENCE_S = 20
+"""Seconds for which failing storage is tried again, unless the environment says otherwise; then the client is
+told to try again. The batch is more patient."""
 
 log = logging.getLogger("ray.serve")
 
@@ -43,6 +48,7 @@ class Sources:
     """Reads images below the prefixes, as `canonical_prefix` gives them, of at most `max_bytes`."""
 
     def __init__(self, prefixes: Sequence[str], max_bytes: int) -> None:
+        os.environ.setdefault(PATIENCE, str(PATIENCE_S))
         self._prefixes, self._max_bytes = tuple(prefixes), max_bytes
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="source")
 

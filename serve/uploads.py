@@ -116,9 +116,9 @@ class Uploads:
         except ValidationError as error:
             raise invalid("; ".join(_told(each) for each in error.errors(include_input=False))) from None
         if asked.uri is not None:
-            self._sources.check(asked.uri)
-            held.hold(self._max_bytes)
-            return await self._sources.read(asked.uri)
+            data = await self._sources.read(asked.uri)
+            held.hold(len(data))
+            return data
         return from_base64(asked.image or "", "image")
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from ffaa_core import cli
 from ray_jobs.score.config import ScoreConfig
+from serve.config import ServiceSettings
 from ray_jobs.score.ray_settings import RAY_SETTINGS
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +43,8 @@ def defaults(text: str) -> dict[str, Any]:
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
-    assert documented_settings() == json.loads(json.dumps(asdict(ScoreConfig())))
+    settings = asdict(ScoreConfig()) | {"service": asdict(ServiceSettings())}
+    assert documented_settings() == json.loads(json.dumps(settings))
 
 
 def test_the_settings_of_a_clusters_head_are_documented_as_they_are() -> None:
