@@ -14,8 +14,8 @@ import yaml
 
 from ffaa_core import cli
 from ray_jobs.score.config import ScoreConfig
-from serve.config import ServiceSettings
 from ray_jobs.score.ray_settings import RAY_SETTINGS
+from serve.config import ServiceSettings
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
