@@ -14,6 +14,8 @@ from tests.fixtures.command import Ffaa
 from tests.fixtures.nodes import Cluster, Node
 from tests.ray_jobs.score.test_faults import assert_complete
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
 N_SHARDS, SHARD_SIZE = 8, 3
 GOES_ON_S = 90
 """How soon after a node vanished the next shard must be committed."""
@@ -87,7 +89,6 @@ def start_held(
     return start
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["fetch", "answer", "judge"])
 def test_a_run_goes_on_soon_after_one_node_was_cut_off_and_another_killed(
     stage: str, start_held: Callable[[str], Held], ffaa: Ffaa
@@ -100,7 +101,6 @@ def test_a_run_goes_on_soon_after_one_node_was_cut_off_and_another_killed(
     assert_complete(ffaa, run.images, run.output)
 
 
-@pytest.mark.slow
 def test_a_node_that_comes_back_and_commits_late_loses(start_held: Callable[[str], Held], ffaa: Ffaa) -> None:
     run = start_held("judge")
     node = run.holding()
