@@ -1,6 +1,7 @@
 """The application with models that answer at once, or take as long as they are told to.
 
-`import_path: tests.serve.scripted:build`; each request for an answer takes $FFAA_TEST_ANSWER_S seconds.
+`import_path: tests.serve.scripted:build`; each request for an answer takes $FFAA_TEST_ANSWER_S seconds, and
+none comes as long as there is a file $FFAA_TEST_HOLD.
 """
 
 import asyncio
@@ -28,6 +29,8 @@ class SlowEngine(ScriptedEngine):
         self, prompt: str, crop: Crop, crop_sha256: str, max_tokens: int, constraint: str | None = None
     ) -> Generation:
         await asyncio.sleep(float(os.environ.get("FFAA_TEST_ANSWER_S", "0")))
+        while os.path.exists(os.environ.get("FFAA_TEST_HOLD", "")):
+            await asyncio.sleep(0.02)
         return await super().generate(prompt, crop, crop_sha256, max_tokens, constraint)
 
 

@@ -3,6 +3,7 @@
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -43,17 +44,28 @@ def test_a_port_that_is_taken_is_told_before_anything_starts(capsys: pytest.Capt
 
 
 def test_a_signal_lets_it_finish_what_it_has(
-    demo_bundle: Bundle, picture: bytes, monkeypatch: pytest.MonkeyPatch
+    demo_bundle: Bundle, picture: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FFAA_TEST_ANSWER_S", "3")
+    hold = tmp_path / "hold"
+    monkeypatch.setenv("FFAA_TEST_HOLD", str(hold))
     with (
-        running_service(demo_bundle, import_path=SCRIPTED, faces={"mode": "whole_image"}) as service,
+        running_service(
+            demo_bundle,
+            import_path=SCRIPTED,
+            faces={"mode": "whole_image"},
+            service={"deadline_seconds": 300},
+        ) as service,
         service.client() as client,
         ThreadPoolExecutor() as senders,
     ):
+        hold.touch()
         waiting = senders.submit(client.post, "/v1/score", files={"file": picture})
         until(lambda: service.ask("Engine", "figures")["images"] == 1, 60)
+        assert not waiting.done()
         service.process.send_signal(signal.SIGTERM)
-        until(lambda: "ending" in service.said(), 60)
+        until(lambda: client.get("/readyz").status_code == 503, 60)
+        assert client.post("/v1/score", files={"file": picture}).status_code == 503
+        assert not waiting.done()
+        hold.unlink()
         assert waiting.result().status_code == 200
         # The fixture asserts the exit code 0, and that no process is left.
