@@ -8,6 +8,7 @@ pytest_plugins = [
     "tests.fixtures.engine",
     "tests.fixtures.faces",
     "tests.fixtures.hostile",
+    "tests.fixtures.kuberay",
     "tests.fixtures.llama_tokenizer",
     "tests.fixtures.ceph",
     "tests.fixtures.moto",

@@ -1,0 +1,55 @@
+"""Every overlay builds, is taken by Kubernetes, KubeRay and Ray, and agrees with the program."""
+
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from tests.k8s import consistency, nights, security
+from tests.k8s.manifests import OVERLAYS, Rendered
+from tests.k8s.operator_rules import operator_problems
+from tests.k8s.schemas import Definitions, core_problems, runtime_environment_problems
+
+CUSTOM = ("ray.io/", "kueue.x-k8s.io/")
+
+CHECKS: list[Callable[[Rendered], Iterable[str]]] = [
+    security.pod_security_problems,
+    security.rights_problems,
+    security.secret_problems,
+    security.exposure_problems,
+    consistency.command_problems,
+    consistency.variable_problems,
+    consistency.setting_problems,
+    consistency.version_problems,
+    consistency.reference_problems,
+    nights.schedule_problems,
+    nights.exit_code_problems,
+    nights.grace_problems,
+    nights.size_problems,
+    nights.queue_problems,
+]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_kubernetes_takes_every_manifest(overlay: str, build: Callable[[str], Rendered]) -> None:
+    core = [found for found in build(overlay).manifests if not found["apiVersion"].startswith(CUSTOM)]
+    assert {found["kind"] for found in core} >= {"CronJob", "NetworkPolicy", "Role", "PriorityClass"}
+    assert [problem for found in core for problem in core_problems(found)] == []
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_kuberay_takes_the_template_and_tonights_rayjob(
+    overlay: str, build: Callable[[str], Rendered], definitions: Definitions
+) -> None:
+    rendered = build(overlay)
+    for rayjob in (rendered.template, rendered.tonight):
+        assert definitions.problems(rayjob) == []
+        assert list(operator_problems(rayjob)) == []
+        assert runtime_environment_problems(rayjob) == []
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_the_overlay_has_none_of_the(
+    check: Callable[[Rendered], Iterable[str]], overlay: str, build: Callable[[str], Rendered]
+) -> None:
+    assert list(check(build(overlay))) == []
