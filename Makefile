@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 DEMO := demo-output
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint clean
+.PHONY: help install demo test test-slow bench lint clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ test: $(INSTALLED) ## the tests, with coverage
 
 test-slow: $(INSTALLED) ## the tests that take long
 	$(BIN)/pytest -m slow
+
+# A million images take an hour or two on two cores.
+bench: $(INSTALLED) ## what is claimed about memory and time, measured anew
+	$(BIN)/python -m benchmarks.big_plans --json docs/big-plans.json --plot docs/big-plans.png
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check
