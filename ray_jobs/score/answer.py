@@ -1,6 +1,7 @@
 """Second stage: the engine answers the three questions of every face. Runs as a pool of GPU actors."""
 
 import asyncio
+import math
 import os
 import threading
 import time
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+TELL_EVERY_S = 0.5
+"""How often a shard's counts are told: images without a face are answered by the thousand in a second."""
 SHARDS_IN_FLIGHT = 3
 """Shards one engine works on at once, so that it never idles between two."""
 
@@ -78,6 +81,7 @@ class AnswerStage:
         self, attempt: Attempt, images: list[ShardImage], engine: AnswerEngine
     ) -> list[ShardImage]:
         counts = {"images answered": 0, "faces answered": 0}
+        told_at = -math.inf
         room: AbstractAsyncContextManager[None] = self._room
         if attempt.careful:
             room = WholeRoom(
@@ -94,8 +98,11 @@ class AnswerStage:
             pending = await answer(image.pending, engine, self._job.config.answers, room)
             counts["images answered"] += 1
             counts["faces answered"] += len(pending.faces)
-            for measure, count in counts.items():
-                self._progress.report.remote(attempt.shard, measure, count)
+            nonlocal told_at
+            if counts["images answered"] == len(images) or time.monotonic() - told_at > TELL_EVERY_S:
+                told_at = time.monotonic()
+                for measure, count in counts.items():
+                    self._progress.report.remote(attempt.shard, measure, count)
             return replace(image, pending=pending)
 
         answered = list(await asyncio.gather(*map(answer_image, images)))
