@@ -34,10 +34,14 @@ class Judge:
         self, crops: Sequence[Crop], masked_answers: Sequence[Sequence[str]]
     ) -> list[Logits | None]:
         """As `ffaa_core.pipeline.FaceJudge.logits`."""
-        return await self._of_batch((crops, masked_answers))
+        return await self._in_a_batch((crops, masked_answers))
 
     @ray_serve.batch(max_batch_size=BATCH_IMAGES, batch_wait_timeout_s=BATCH_WAIT_S)
-    async def _of_batch(self, asked: list[Asked]) -> list[list[Logits | None]]:
+    async def _in_a_batch(self, asked: list[Asked]) -> list[list[Logits | None]]:
+        return await self.judge(asked)
+
+    async def judge(self, asked: list[Asked]) -> list[list[Logits | None]]:
+        """What MIDS says of each of several requests, asked about all of their faces together."""
         import torch
 
         crops = [crop for of_one, _ in asked for crop in of_one]

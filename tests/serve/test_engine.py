@@ -1,0 +1,90 @@
+"""The answer engine as a deployment: cancelled with its caller, and gone when its engine is."""
+
+import asyncio
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ffaa_core.faces import Face
+from ffaa_core.pipeline import PendingFace, PendingImage
+from ffaa_core.verdict import Box, ImageVerdict, Status
+from serve.config import ServeConfig
+from serve.engine import Engine, ServedEngine
+from serve.release import Release
+from tests.serve.stand_ins import ScriptedEngine
+
+RELEASE = Release(config=ServeConfig(), bundle="/none", fingerprint="0" * 16, warning=None)
+
+
+class Scripted(Engine):
+    async def start_engine(self, release: Release) -> ServedEngine:
+        self.scripted = ScriptedEngine()
+        return self.scripted
+
+
+def pending(n_faces: int) -> PendingImage:
+    face = Face(
+        box=Box(left=0, top=0, right=9, bottom=9),
+        detection_score=None,
+        crop=np.zeros((336, 336, 3), np.uint8),
+        crop_sha256="0" * 64,
+    )
+    image = ImageVerdict(image_sha256=None, image_bytes=None, status=Status.CRASHED)
+    return PendingImage(image=image, faces=(PendingFace(face=face),) * n_faces)
+
+
+async def started() -> Scripted:
+    engine = Scripted.__new__(Scripted)
+    await engine.__init__(RELEASE)  # type: ignore[misc]  # as Ray Serve does
+    return engine
+
+
+async def test_every_face_is_asked_about() -> None:
+    engine = await started()
+    answered = await engine.answer(pending(2))
+    assert all(face.answered for face in answered.faces)
+    assert engine.scripted.begun == 6
+
+
+async def test_to_cancel_a_call_cancels_its_requests() -> None:
+    engine = await started()
+    engine.scripted.gate = asyncio.Event()
+    call = asyncio.ensure_future(engine.answer(pending(2)))
+    while engine.scripted.begun < 6:
+        await asyncio.sleep(0)
+    assert (await engine.figures())["images"] == 1
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert engine.scripted.cancelled == 6
+    assert (await engine.figures())["images"] == 0
+
+
+DEAD = """
+import asyncio, sys
+from ffaa_core.errors import EngineDeadError
+from tests.serve.test_engine import pending, started
+
+async def dead(*_):
+    raise EngineDeadError("gone")
+
+async def main():
+    engine = await started()
+    engine.scripted.generate = engine.scripted.check = dead
+    await (engine.answer(pending(1)) if sys.argv[1] == "answer" else engine.check_health())
+
+try:
+    asyncio.run(main())
+finally:
+    print("still there")
+"""
+
+
+@pytest.mark.parametrize("when", ["answer", "check_health"])
+def test_the_process_ends_with_its_engine(when: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DEAD, when], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
