@@ -61,7 +61,11 @@ def assemble(release: Release, engine: type[Engine] = Engine, judge: type[Judge]
         **patience,
     )
     memory = _deployment(
-        Memory, name="Memory", max_ongoing_requests=MEMORY_CALLS, ray_actor_options={"num_cpus": 0}
+        Memory,
+        name="Memory",
+        max_ongoing_requests=MEMORY_CALLS,
+        max_queued_requests=service.max_requests,
+        ray_actor_options={"num_cpus": 0},
     )
     gateways = _deployment(
         ray_serve.ingress()(Gateway),

@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -67,7 +67,12 @@ def serve(deployment: Deployment, *, verbose: bool) -> int:
     deployment = Deployment(deployment.content)
     stop = StopRequest()
     stop.handle_signals()
-    with libraries_diverted(verbose=verbose) as stderr, reaped(), _ray(verbose=verbose):
+    with (
+        libraries_diverted(verbose=verbose) as stderr,
+        reaped(),
+        suppress(SystemExit),  # Ray takes SIGTERM over while it starts, and exits so
+        _ray(verbose=verbose),
+    ):
         stop.handle_signals()
         _run(deployment, release, stop, stderr)
     return 0
@@ -118,20 +123,17 @@ def _status(deployment: Deployment) -> Any:
 
 def _reason(status: Any) -> str:
     """The last line of what Ray Serve says of whatever failed, which is the error itself."""
-    told = [each.message for each in status.deployments.values() if "FAILED" in each.status] + [
-        status.message
-    ]
-    lines = [line.strip() for message in told for line in message.splitlines() if line.strip()]
-    return next(
-        (line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "no reason given"
-    )
+    failed = [each.message for each in status.deployments.values() if "FAILED" in each.status]
+    lines = "\n".join([*failed, status.message]).splitlines()
+    return next((line.strip() for line in reversed(lines) if "Error" in line), "its log says why")
 
 
 def _url(deployment: Deployment) -> str:
     host, port = deployment.address
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     scheme = "https" if deployment.schema.http_options.ssl_keyfile else "http"
-    return f"{scheme}://{f'[{local}]' if ':' in local else local}:{port}"
+    prefix = str(deployment.application["route_prefix"]).rstrip("/")
+    return f"{scheme}://{f'[{local}]' if ':' in local else local}:{port}{prefix}"
 
 
 def _answers(url: str) -> bool:

@@ -93,8 +93,8 @@ class Uploads:
         return data
 
     async def _from_multipart(self, request: Request, body: AsyncIterator[bytes]) -> bytes:
-        parser = _InMemory(request.headers, body, max_files=1, max_fields=0)  # type: ignore[arg-type]
-        parser.spool_max_size = self._max_body_bytes
+        parser = MultiPartParser(request.headers, body, max_files=1, max_fields=0)  # type: ignore[arg-type]
+        parser.spool_max_size = self._max_body_bytes  # in memory: nothing of an image is written to a disk
         try:
             form = await parser.parse()
         except MultiPartException as error:
@@ -120,10 +120,6 @@ class Uploads:
             held.hold(len(data))
             return data
         return from_base64(asked.image or "", "image")
-
-
-class _InMemory(MultiPartParser):
-    """Keeps the file in memory: nothing of an image is written to a disk."""
 
 
 def from_base64(text: str, name: str) -> bytes:
