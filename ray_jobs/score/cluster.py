@@ -1,10 +1,11 @@
 """Joining a Ray cluster, or starting one on this machine, and dividing its resources among the stages."""
 
 import logging
+import math
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -68,6 +69,18 @@ def divide(cpus: float, gpus: float, config: ScoreConfig) -> Shares:
     return shares if shares.least_cpus <= cpus else replace(shares, fetch_cpus=0.25)
 
 
+def foreseen(resources: Mapping[str, float], config: ScoreConfig, *, joined: bool) -> tuple[float, float]:
+    """Cores and GPUs to divide, where Ray has these `resources` now.
+
+    A cluster that was `joined` and is said to start its GPU nodes on demand does so with the others, too:
+    that it has few cores yet says nothing.
+    """
+    cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+    if config.run.gpus is None:
+        return cpus, gpus
+    return math.inf if joined else cpus, config.run.gpus
+
+
 @contextmanager
 def cluster(config: ScoreConfig, *, verbose: bool) -> Iterator[Shares]:
     """Ray for the duration of the block: the cluster RAY_ADDRESS names, else one of this machine's own.
@@ -103,8 +116,8 @@ def cluster(config: ScoreConfig, *, verbose: bool) -> Iterator[Shares]:
         raise JobError(f"cannot {where}: {error}") from error
     try:
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        cpus, gpus = resources.get("CPU", 0), config.run.gpus
-        shares = divide(cpus, resources.get("GPU", 0) if gpus is None else gpus, config)
+        cpus, gpus = foreseen(resources, config, joined=bool(address))
+        shares = divide(cpus, gpus, config)
         if not address and shares.least_cpus > cpus:
             raise ConfigurationError(
                 f"{shares.answer_actors} answer actors, {shares.judge_actors} judge actors and a task that "

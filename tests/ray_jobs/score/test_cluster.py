@@ -5,7 +5,7 @@ import os
 import pytest
 
 from ffaa_core.errors import ConfigurationError, JobError
-from ray_jobs.score.cluster import cluster, divide
+from ray_jobs.score.cluster import cluster, divide, foreseen
 from ray_jobs.score.config import EngineSettings, RunSettings, ScoreConfig
 from ray_jobs.score.ray_settings import DRIVER_SETTINGS
 
@@ -51,6 +51,23 @@ def test_ray_data_cannot_fuse_fetching_into_the_engines_process(gpus: int) -> No
 
 def test_one_core_holds_everything_too() -> None:
     assert divide(1, 0, config()).least_cpus <= 1
+
+
+@pytest.mark.parametrize(("gpus", "fetch_cpus"), [(None, 0.25), (0, 1), (8, 1)])
+def test_a_cluster_that_starts_its_nodes_on_demand_crops_one_image_per_core(
+    gpus: int | None, fetch_cpus: float
+) -> None:
+    settings = ScoreConfig(run=RunSettings(gpus=gpus))
+    head_alone = {"memory": 1e9}
+    shares = divide(*foreseen(head_alone, settings, joined=True), settings)
+    assert shares.fetch_cpus == fetch_cpus
+    assert shares.answer_actors == max(1, gpus or 0)
+
+
+def test_this_machine_has_the_cores_it_has() -> None:
+    settings = ScoreConfig(run=RunSettings(gpus=1))
+    assert foreseen({"CPU": 2, "GPU": 4}, settings, joined=False) == (2, 1)
+    assert foreseen({"CPU": 2, "GPU": 4}, config(), joined=True) == (2, 4)
 
 
 def test_an_engine_wider_than_the_machine_is_refused() -> None:
