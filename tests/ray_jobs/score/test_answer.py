@@ -12,7 +12,7 @@ CROP = np.zeros((336, 336, 3), np.uint8)
 
 async def test_meters_on_one_engine_count_their_own_requests_only() -> None:
     engine = ScriptedEngine()
-    first, second = Meter(engine), Meter(engine)
+    first, second = Meter(engine, lambda: None), Meter(engine, lambda: None)
     await asyncio.gather(
         *(first.generate("p", CROP, "a", 10) for _ in range(3)), second.generate("p", CROP, "b", 10)
     )
@@ -21,7 +21,7 @@ async def test_meters_on_one_engine_count_their_own_requests_only() -> None:
 
 
 async def test_seconds_run_from_the_meters_making_to_its_last_request() -> None:
-    meter = Meter(ScriptedEngine())
+    meter = Meter(ScriptedEngine(), lambda: None)
     await asyncio.sleep(0.05)
     await meter.generate("p", CROP, "a", 10)
     await meter.generate("p", CROP, "a", 10)
