@@ -93,3 +93,7 @@ class EngineError(FFAAError):
 
 class EngineDeadError(EngineError):
     """The answer engine is gone for good; its process must be replaced."""
+
+
+class ContextLengthError(EngineError):
+    """A conversation and the answer to it do not fit into the model's context."""

@@ -4,21 +4,23 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
 
+from ffaa_core.conversation import Turn
 from ffaa_core.engine.adapter import Adapter
-from ffaa_core.engine.base import Crop, EngineFigures, Generation
+from ffaa_core.engine.base import Crop, EngineFigures, Generation, Piece, Sampling
 from ffaa_core.engine.checkpoint import tensor_shapes
 from ffaa_core.engine.child_output import ChildOutput
 from ffaa_core.engine.environment import is_verbose, prepare_environment
+from ffaa_core.engine.prompt import PromptWriter
 from ffaa_core.engine.vllm_arguments import CONTEXT, applies_live, resolve, vllm_arguments
 from ffaa_core.errors import AdapterError, EngineDeadError, EngineError
-from ffaa_core.settings import EngineSettings
+from ffaa_core.settings import AnswerSettings, EngineSettings
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
@@ -30,14 +32,17 @@ _PROBE_TOKENS = 16
 _PROBE_TOLERANCE = 1e-4
 
 _Probe = list[tuple[int, float]]
+_Seen = Callable[["RequestOutput"], None]
+"""Called with each output of a request."""
 
 
 class VllmEngine:
-    """An `AnswerEngine`; made by `start`, and bound to the event loop that ran it."""
+    """A `ConversingEngine`; made by `start`, and bound to the event loop that ran it."""
 
-    def __init__(self, llm: "AsyncLLM", output: ChildOutput) -> None:
+    def __init__(self, llm: "AsyncLLM", writer: PromptWriter, output: ChildOutput) -> None:
         self.description: dict[str, str] = {}
         self._llm: AsyncLLM | None = llm
+        self._writer = writer
         self._output = output
         self._lora: LoRARequest | None = None
         self._numbers = itertools.count()
@@ -71,7 +76,7 @@ class VllmEngine:
         with nullcontext() if is_verbose() else output.inherited():
             live = lora is not None and applies_live(settings)
             arguments = vllm_arguments(mllm, lora if live else None, settings)
-            engine = cls(_start_vllm(arguments, output), output)
+            engine = cls(_start_vllm(arguments, output), PromptWriter(mllm), output)
             mode = ("live" if live else "merged") if lora else "none"
             engine.description = {"dtype": arguments["dtype"], "adapter": mode}
         if not is_verbose():
@@ -93,17 +98,45 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
 
-        request = {
-            "prompt": prompt,
-            "multi_modal_data": {"image": Image.fromarray(crop)},
-            "multi_modal_uuids": {"image": crop_sha256},
-        }
         structured = StructuredOutputsParams(regex=constraint) if constraint else None
         sampling = SamplingParams(temperature=0, max_tokens=max_tokens, structured_outputs=structured)
+        sampling.stream_interval = (
+            CONTEXT  # the first output comes with the first token, the next is the last
+        )
+        request = {"prompt": prompt} | _image(crop, crop_sha256)
         with self._counting_time():
             async with self._crop_computed_once(crop_sha256) as computed:
-                output = await self._run(request, sampling, self._lora, computed)
+                output = await self._run(request, sampling, self._lora, lambda _: computed.set())
         return self._count(output)
+
+    async def converse(
+        self, turns: Sequence[Turn], crop: Crop, crop_sha256: str, sampling: Sampling
+    ) -> AsyncGenerator[Piece]:
+        """See `ConversingEngine.converse`."""
+        ids = await asyncio.to_thread(self._writer.write, turns)
+        max_tokens = self._writer.room(ids, sampling.max_tokens, AnswerSettings.max_tokens)
+        request = {"prompt_token_ids": ids} | _image(crop, crop_sha256)
+        outputs: asyncio.Queue[RequestOutput | None] = asyncio.Queue()
+        with self._counting_time():
+            async with self._crop_computed_once(crop_sha256) as computed:
+
+                def seen(output: "RequestOutput") -> None:
+                    computed.set()
+                    outputs.put_nowait(output)
+
+                run = asyncio.create_task(
+                    self._run(request, _sampling(sampling, max_tokens), self._lora, seen)
+                )
+                run.add_done_callback(lambda _: outputs.put_nowait(None))
+                try:
+                    said = ""
+                    while output := await outputs.get():
+                        yield _piece(output, said)
+                        said = output.outputs[0].text
+                    self._count(await run)
+                finally:
+                    run.cancel()
+                    await asyncio.gather(run, return_exceptions=True)
 
     def figures(self) -> EngineFigures:
         """See `AnswerEngine.figures`."""
@@ -151,17 +184,15 @@ class VllmEngine:
         request: Any,
         sampling: "SamplingParams",
         lora: "LoRARequest | None",
-        computed: asyncio.Event | None = None,
+        seen: _Seen | None = None,
     ) -> "RequestOutput":
-        """The final output; `computed` is set as soon as there is a first token."""
+        """The final output; `seen` is told of each, the first of which comes with the first token."""
         from vllm.v1.engine.exceptions import EngineDeadError as VllmDeadError
 
         llm = self._llm
         if llm is None:
             raise EngineDeadError("the answer engine was closed")
-        task = asyncio.create_task(
-            _last_output(llm, request, sampling, f"{next(self._numbers)}", lora, computed)
-        )
+        task = asyncio.create_task(_last_output(llm, request, sampling, f"{next(self._numbers)}", lora, seen))
         self._requests.add(task)
         try:
             return await task
@@ -265,21 +296,52 @@ async def _last_output(
     sampling: "SamplingParams",
     number: str,
     lora: "LoRARequest | None",
-    computed: asyncio.Event | None,
+    seen: _Seen | None,
 ) -> "RequestOutput":
-    """Run a request to its end; its first output comes with its first token, the next is its last."""
+    """Run a request to its end."""
     from vllm.sampling_params import RequestOutputKind
 
     sampling.output_kind = RequestOutputKind.CUMULATIVE
-    sampling.stream_interval = CONTEXT
     last = None
     async for output in llm.generate(request, sampling, number, lora_request=lora):
         last = output
-        if computed:
-            computed.set()
+        if seen:
+            seen(output)
     if last is None:
         raise RuntimeError("it returned nothing")
     return last
+
+
+def _image(crop: Crop, crop_sha256: str) -> dict[str, Any]:
+    """The part of a request that says what it is about."""
+    return {
+        "multi_modal_data": {"image": Image.fromarray(crop)},
+        "multi_modal_uuids": {"image": crop_sha256},
+    }
+
+
+def _sampling(sampling: Sampling, max_tokens: int) -> "SamplingParams":
+    from vllm import SamplingParams
+
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        stop=list(sampling.stop),
+        seed=sampling.seed,
+        max_tokens=max_tokens,
+    )
+
+
+def _piece(output: "RequestOutput", said: str) -> Piece:
+    """What an output says more than has been said."""
+    completion = output.outputs[0]
+    return Piece(
+        text=completion.text[len(said) :],
+        finish_reason=completion.finish_reason,
+        prompt_tokens=len(output.prompt_token_ids or ()),
+        cached_tokens=output.num_cached_tokens or 0,
+        generated_tokens=len(completion.token_ids),
+    )
 
 
 def _check_changed(adapter: Adapter, before: _Probe, after: _Probe) -> None:
