@@ -12,10 +12,12 @@ from pydantic import BaseModel
 from starlette.types import ASGIApp
 
 from serve.callers import bearer, owner_of, record_of
+from serve.chat import SCHEMAS, add_chat
 from serve.envelope import Envelope
+from serve.error_replies import add_problem_handlers
 from serve.gateway import Gateway
 from serve.limits import seconds_left
-from serve.problems import ProblemDetails, add_problem_handlers, documented, expired, too_slow, unavailable
+from serve.problems import ProblemDetails, documented, expired, too_slow, unavailable
 from serve.replies import EXAMPLE, FINGERPRINT_HEADER, Detail, ScoreReply, score_reply
 from serve.uploads import REQUEST_BODY, ImageRequest
 
@@ -46,9 +48,10 @@ class Api(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """With the models that only descriptions name."""
         schema = super().openapi()
-        for model in (ProblemDetails, ImageRequest):
+        known = schema["components"]["schemas"]
+        for model in (ProblemDetails, ImageRequest, *SCHEMAS):
             described = model.model_json_schema(ref_template=REF_TEMPLATE)
-            schema["components"]["schemas"].setdefault(model.__name__, described)
+            known |= described.pop("$defs", {}) | {model.__name__: described}
         return schema
 
 
@@ -86,6 +89,7 @@ def create_api(gateway: Gateway) -> Api:
     add_problem_handlers(api, gateway.release.config.service.retry_after_seconds)
     _add_probes(api, gateway)
     _add_score(api, gateway)
+    add_chat(api, gateway)
     return api
 
 

@@ -2,17 +2,20 @@
 
 import asyncio
 import os
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from ffaa_core.engine.base import AnswerEngine
+from ffaa_core.conversation import Turn
+from ffaa_core.engine.base import ConversingEngine, Crop, Piece, Sampling
 from ffaa_core.environment import environment
 from ffaa_core.errors import EngineDeadError
 from ffaa_core.pipeline import PendingImage, answer
 from serve.release import Release
 
 
-class ServedEngine(AnswerEngine, Protocol):
+class ServedEngine(ConversingEngine, Protocol):
     """An engine that can say whether it lives: `ffaa_core.engine.vllm_engine.VllmEngine`."""
 
     async def check(self) -> None:
@@ -43,6 +46,23 @@ class Engine:
         self._under_way += 1
         try:
             return await answer(pending, self._engine, self._answers, self._room)
+        except EngineDeadError:
+            os._exit(1)
+        finally:
+            self._under_way -= 1
+
+    async def converse(
+        self, turns: Sequence[Turn], crop: Crop, crop_sha256: str, sampling: Sampling
+    ) -> AsyncGenerator[Piece]:
+        """Go on with a conversation, as `ConversingEngine.converse`; it takes the room of a face."""
+        self._under_way += 1
+        try:
+            async with (
+                self._room,
+                aclosing(self._engine.converse(turns, crop, crop_sha256, sampling)) as pieces,
+            ):
+                async for piece in pieces:
+                    yield piece
         except EngineDeadError:
             os._exit(1)
         finally:

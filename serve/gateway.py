@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 from fastapi import FastAPI
 
+from ffaa_core.conversation import Turn
+from ffaa_core.engine.base import Piece, Sampling
 from ffaa_core.errors import ExaminerError
 from ffaa_core.examiner import Examiner
 from ffaa_core.faces import Face
 from ffaa_core.pipeline import Crop, Logits, PendingFace, PendingImage, complete, to_judge
 from ffaa_core.settings import CROP_SIZE
 from ffaa_core.verdict import Box, ImageVerdict, Status
-from serve.hops import call
+from serve.hops import call, stream
 from serve.keys import Keys
 from serve.limits import Admission
 from serve.logs import RequestRecord
+from serve.memory import Remembered
 from serve.problems import ProblemError, unavailable
 from serve.release import Release
 from serve.sources import Sources
@@ -37,10 +40,13 @@ log = logging.getLogger("ray.serve")
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """A verdict, and the id under which the image is remembered; None if it has no faces."""
+    """A verdict, the crops of its faces in their order, and the id under which the image is remembered; None
+    if it has no faces.
+    """
 
     verdict: ImageVerdict
     image_id: str | None
+    crops: tuple[Crop, ...] = ()
 
 
 class Gateway:
@@ -95,9 +101,36 @@ class Gateway:
         record.statuses.append(verdict.status)
         if not verdict.faces:
             return Scored(verdict=verdict, image_id=None)
-        crops = [face.face.crop for face in pending.faces]
+        crops = tuple(face.face.crop for face in pending.faces)
         with record.stage("remember"):
-            return Scored(verdict=verdict, image_id=await self._remember(owner, verdict, crops))
+            image_id = await self._remember(owner, verdict, crops)
+        return Scored(verdict=verdict, image_id=image_id, crops=crops)
+
+    async def score_once(self, data: bytes, owner: str, record: RequestRecord) -> Scored:
+        """The same, unless the very file was scored for its owner before and is still remembered.
+
+        Raises:
+            ProblemError: 503, as `score` does.
+        """
+        sha256 = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
+        image_id = await call(self.memory.known, owner, sha256)
+        kept = await self.recall(owner, image_id) if image_id else None
+        return kept or await self.score(data, owner, record)
+
+    async def recall(self, owner: str, image_id: str) -> Scored | None:
+        """An image scored before; None if it is not known (any more) or another's."""
+        kept: Remembered | None = await call(self.memory.recall, owner, image_id)
+        return Scored(verdict=kept.verdict, image_id=image_id, crops=kept.crops) if kept else None
+
+    def converse(
+        self, turns: Sequence[Turn], crop: Crop, crop_sha256: str, sampling: Sampling
+    ) -> AsyncGenerator[Piece]:
+        """As `ffaa_core.engine.base.ConversingEngine.converse`.
+
+        Raises:
+            ProblemError: 503, as `score` does.
+        """
+        return stream(self.engine.converse, turns, crop, crop_sha256, sampling)
 
     async def warm_up(self) -> None:
         """Score a picture through every hop, again until it succeeds; the gateway is ready then."""

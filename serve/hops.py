@@ -2,15 +2,20 @@
 
 import asyncio
 import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
-from ray.exceptions import RayActorError, TaskCancelledError
+from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from serve.problems import overloaded, unavailable
 
 REPLICA_GONE = (RayActorError, TaskCancelledError)
 """What a call raises whose replica is no more, or is being stopped."""
+
+FULL = "too many requests wait for the models"
+NOT_LOADED = "the models could not be loaded"
 
 log = logging.getLogger("ray.serve")
 
@@ -34,6 +39,46 @@ async def call(method: Any, *arguments: Any) -> Any:
         raise unavailable("a part of the service died twice over this request") from error
 
 
+async def stream(method: Any, *arguments: Any) -> AsyncGenerator[Any]:
+    """What a method of a deployment's handle yields; to close this, too, cancels the call.
+
+    It is called once more, as `call` does, only where nothing of it has come yet.
+
+    Raises:
+        ProblemError: as `call` does.
+        Exception: what the method raised, without what Ray puts around it.
+    """
+    for is_last in (False, True):
+        begun = False
+        try:
+            async with aclosing(_stream_once(method, *arguments)) as items:
+                async for item in items:
+                    begun = True
+                    yield item
+        except REPLICA_GONE as error:
+            if begun or is_last:
+                raise unavailable("a part of the service died over this request") from error
+            log.warning("a call is made once more: %s", type(error).__name__)
+        else:
+            return
+
+
+async def _stream_once(method: Any, *arguments: Any) -> AsyncGenerator[Any]:
+    response = method.options(stream=True).remote(*arguments)
+    try:
+        async for item in response:
+            yield item
+    except (asyncio.CancelledError, GeneratorExit):
+        response.cancel()
+        raise
+    except RayTaskError as error:
+        raise error.cause from error
+    except BackPressureError as error:
+        raise overloaded(FULL) from error
+    except DeploymentUnavailableError as error:
+        raise unavailable(NOT_LOADED) from error
+
+
 async def _once(method: Any, *arguments: Any) -> Any:
     response = method.remote(*arguments)
     try:
@@ -42,6 +87,6 @@ async def _once(method: Any, *arguments: Any) -> Any:
         response.cancel()
         raise
     except BackPressureError as error:
-        raise overloaded("too many requests wait for the models") from error
+        raise overloaded(FULL) from error
     except DeploymentUnavailableError as error:
-        raise unavailable("the models could not be loaded") from error
+        raise unavailable(NOT_LOADED) from error

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ffaa_core.pipeline import Crop
-from ffaa_core.verdict import ImageVerdict
+from ffaa_core.verdict import ImageVerdict, Status
 from serve.config import ServiceSettings
 
 
@@ -59,6 +59,20 @@ class Memory:
         self.forget()
         entry = self._entries.get(image_id)
         return entry.image if entry and entry.owner == owner else None
+
+    def known(self, owner: str, image_sha256: str) -> str | None:
+        """The id of a scored image of this owner by its file's digest; None if none is kept."""
+        self.forget()
+        return next(
+            (
+                image_id
+                for image_id, entry in reversed(self._entries.items())
+                if entry.owner == owner
+                and entry.image.verdict.image_sha256 == image_sha256
+                and entry.image.verdict.status is Status.SCORED
+            ),
+            None,
+        )
 
     def forget(self) -> None:
         """Forget what has expired and what exceeds a bound."""

@@ -4,15 +4,9 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from ffaa_core.errors import FFAAError
-from serve.logs import CLIENT_LEFT
 
 MEDIA_TYPE = "application/problem+json"
 TYPES = "urn:ffaa:problem:"
@@ -65,57 +59,6 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return described
 
 
-def add_problem_handlers(app: FastAPI, retry_after_seconds: int) -> None:
-    """Have every error of `app` answered by problem details; a 503 says when to try again."""
-
-    @app.exception_handler(ProblemError)
-    async def _problem(request: Request, problem: ProblemError) -> JSONResponse:
-        return reply(request, problem, retry_after_seconds)
-
-    @app.exception_handler(RequestValidationError)
-    async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        return reply(request, invalid(wrong), retry_after_seconds)
-
-    @app.exception_handler(HTTPException)
-    async def _http(request: Request, error: HTTPException) -> JSONResponse:
-        phrase = HTTPStatus(error.status_code).phrase
-        kind = phrase.lower().replace(" ", "-")
-        problem = ProblemError(error.status_code, kind, phrase, str(error.detail), error.headers)
-        return reply(request, problem, retry_after_seconds)
-
-    @app.exception_handler(ClientDisconnect)
-    async def _left(request: Request, error: ClientDisconnect) -> Response:
-        return Response(status_code=CLIENT_LEFT)
-
-    @app.exception_handler(Exception)
-    async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-        problem = ProblemError(
-            500,
-            "internal",
-            "The service failed",
-            "this is a fault of the service; its log says more under the request id",
-        )
-        return reply(request, problem, retry_after_seconds)
-
-
-def reply(request: Request, problem: ProblemError, retry_after_seconds: int) -> JSONResponse:
-    """The reply that tells a problem."""
-    details = ProblemDetails(
-        type=TYPES + problem.kind,
-        title=problem.title,
-        status=problem.status,
-        detail=problem.detail,
-        request_id=request.scope["state"]["record"].id,
-    )
-    headers = dict(problem.headers)
-    if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers.setdefault("Retry-After", str(retry_after_seconds))
-    return JSONResponse(
-        details.model_dump(), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE
-    )
-
-
 def invalid(detail: str) -> ProblemError:
     """The request is well-formed and says what cannot be: 422."""
     return ProblemError(422, "invalid", "The request is not valid", detail)
@@ -146,5 +89,5 @@ def too_slow(seconds: float) -> ProblemError:
 def expired(seconds: float) -> ProblemError:
     """The request's deadline has passed: 503."""
     return ProblemError(
-        503, "deadline", "The deadline has passed", f"no verdict within {seconds:g} s; try again later"
+        503, "deadline", "The deadline has passed", f"not done within {seconds:g} s; try again later"
     )

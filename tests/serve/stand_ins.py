@@ -1,7 +1,8 @@
 """Deployments in this process: handles that call an object as Ray Serve's handles call a replica."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cache
 from inspect import isawaitable
@@ -12,7 +13,9 @@ import numpy as np
 from ray.exceptions import RayActorError
 
 from ffaa_core.answers import Determination, Fields
-from ffaa_core.engine.base import Crop, EngineFigures, Generation
+from ffaa_core.conversation import Turn
+from ffaa_core.engine.base import Crop, EngineFigures, Generation, Piece, Sampling
+from ffaa_core.errors import ContextLengthError
 from ffaa_core.examiner import Examiner
 from ffaa_core.pipeline import Logits, PendingImage, answer
 from ffaa_core.settings import AnswerSettings, DecodeSettings, FaceSettings, ScoringSettings
@@ -43,9 +46,30 @@ class _Method:
     def remote(self, *arguments: Any) -> "asyncio.Task[Any]":
         return asyncio.ensure_future(self._call(arguments))
 
+    def options(self, *, stream: bool) -> "_Stream":
+        assert stream
+        return _Stream(self._function)
+
     async def _call(self, arguments: tuple[Any, ...]) -> Any:
         result = self._function(*arguments)
         return await result if isawaitable(result) else result
+
+
+class _Stream:
+    """A call whose result comes in pieces."""
+
+    def __init__(self, function: Callable[..., AsyncGenerator[Any]]) -> None:
+        self._function = function
+
+    def remote(self, *arguments: Any) -> "_Stream":
+        self._items = self._function(*arguments)
+        return self
+
+    def __aiter__(self) -> AsyncGenerator[Any]:
+        return self._items
+
+    def cancel(self) -> None:
+        self._closing = asyncio.ensure_future(self._items.aclose())
 
 
 class ScriptedEngine:
@@ -55,6 +79,8 @@ class ScriptedEngine:
         self.description = {"adapter": "scripted"}
         self.gate: asyncio.Event | None = None
         self.begun = self.cancelled = 0
+        self.words = ["It", " is", " real", ",", " I", " think."]
+        self.conversed: list[tuple[tuple[Turn, ...], str, Sampling]] = []
 
     async def generate(
         self, prompt: str, crop: Crop, crop_sha256: str, max_tokens: int, constraint: str | None = None
@@ -81,6 +107,28 @@ class ScriptedEngine:
             generated_tokens=40,
             token_ids=(),
         )
+
+    async def converse(
+        self, turns: Sequence[Turn], crop: Crop, crop_sha256: str, sampling: Sampling
+    ) -> AsyncGenerator[Piece]:
+        """Say `words` one by one, before the third of them after `gate`; what it was asked is `conversed`."""
+        self.conversed.append((tuple(turns), crop_sha256, sampling))
+        if len(turns[-1].question) > 2048:
+            raise ContextLengthError("the model's context is 2,048 tokens")
+        try:
+            for number, word in enumerate(self.words, 1):
+                if self.gate and number > 2:
+                    await self.gate.wait()
+                yield Piece(
+                    text=word,
+                    finish_reason="stop" if number == len(self.words) else None,
+                    prompt_tokens=700,
+                    cached_tokens=608,
+                    generated_tokens=number,
+                )
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled += 1
+            raise
 
     def figures(self) -> EngineFigures:
         return EngineFigures()
@@ -109,6 +157,13 @@ class Hops:
         if self.fail_with:
             raise self.fail_with.pop(0)
         return await answer(pending, self.engine, AnswerSettings(), self.room)
+
+    async def converse(self, *arguments: Any) -> AsyncGenerator[Piece]:
+        if self.fail_with:
+            raise self.fail_with.pop(0)
+        async with aclosing(self.engine.converse(*arguments)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def logits(
         self, crops: Sequence[Crop], masked_answers: Sequence[Sequence[str]]

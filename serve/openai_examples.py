@@ -1,0 +1,109 @@
+"""What the documentation of `/v1/chat/completions` shows: DFA-GPT's four tasks, and a reply."""
+
+import json
+from typing import Any
+
+from serve.openai_types import MODEL, OWN
+from serve.replies import EXAMPLE, FINGERPRINT_HEADER
+
+TASKS = {
+    "detection": "Is this face real or fake? Begin your answer with that word.",
+    "classification": "If this face is forged, how: identity exchange, facial attribute manipulation or "
+    "entire face synthesis?",
+    "artifacts": "Describe each artifact you see in this face: where it is, and what it looks like.",
+    "conversation": "Could a photograph in bad light look like this, too?",
+}
+"""One question for each: is it forged, of which type is it, by what does one see it, and anything else."""
+
+IMAGE_ID: str = EXAMPLE["image_id"]
+SHORTENED = "data:image/jpeg;base64,/9j/4AAQSkZJRgABAQEASABIAAD..."
+
+
+def chat(question: str, url: str = OWN + IMAGE_ID, **more: Any) -> dict[str, Any]:
+    """The request that asks one question about the image at `url`."""
+    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": question}]
+    return {"model": MODEL, "messages": [{"role": "user", "content": content}], **more}
+
+
+COMPLETION: dict[str, Any] = {
+    "id": "chatcmpl-5b2f6c0e9f7b4f0f8d3f0a6f0f6b1c55",
+    "object": "chat.completion",
+    "created": 1796000000,
+    "model": MODEL,
+    "system_fingerprint": EXAMPLE["fingerprint"],
+    "choices": [
+        {
+            "index": 0,
+            "message": {
+                "role": "assistant",
+                "content": "Fake. The edge of the face is blurred where it meets the hair.",
+                "refusal": None,
+            },
+            "logprobs": None,
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": {
+        "prompt_tokens": 803,
+        "completion_tokens": 17,
+        "total_tokens": 820,
+        "prompt_tokens_details": {"cached_tokens": 608},
+    },
+    "ffaa": {
+        "image_id": IMAGE_ID,
+        "face": 0,
+        "verdict": "fake",
+        "forgery_type": "identity_exchange",
+        "forgery_score": 0.93,
+        "warning": None,
+    },
+}
+"""A reply."""
+
+REQUEST_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {"$ref": "#/components/schemas/ChatRequest"},
+            "examples": {name: {"summary": name, "value": chat(question)} for name, question in TASKS.items()}
+            | {
+                "data_url": {
+                    "summary": "an image that was not scored before",
+                    "value": chat(TASKS["detection"], SHORTENED),
+                },
+                "stream": {"summary": "piece by piece", "value": chat(TASKS["artifacts"], stream=True)},
+                "further": {
+                    "summary": "a further question",
+                    "value": {
+                        "model": MODEL,
+                        "messages": [
+                            {"role": "user", "content": f"{OWN}{IMAGE_ID} {TASKS['detection']}"},
+                            {"role": "assistant", "content": "Fake. The edge of the face is blurred."},
+                            {"role": "user", "content": TASKS["conversation"]},
+                        ],
+                    },
+                },
+            },
+        }
+    },
+}
+"""OpenAPI's description of a request."""
+
+
+def _stream() -> str:
+    head = {name: COMPLETION[name] for name in ("id", "created", "model", "system_fingerprint")} | {
+        "object": "chat.completion.chunk"
+    }
+    choice = {"index": 0, "delta": {"content": "Fake."}, "logprobs": None, "finish_reason": None}
+    return f"data: {json.dumps(head | {'choices': [choice]})}\n\ndata: [DONE]\n\n"
+
+
+COMPLETED: dict[str, Any] = {
+    "description": "The answer: whole, or with `stream` as events",
+    "content": {
+        "application/json": {"example": COMPLETION},
+        "text/event-stream": {"schema": {"type": "string"}, "example": _stream()},
+    },
+    "headers": {FINGERPRINT_HEADER: {"schema": {"type": "string"}, "description": "of models and settings"}},
+}
+"""OpenAPI's description of a reply."""
