@@ -156,7 +156,7 @@ class S3Store(Store):
         one_by_one = super().create_missing
         with ThreadPoolExecutor(WORKERS) as writers:
             for _ in writers.map(lambda each: one_by_one([each]), objects):
-                pass
+                _raise_ours(error)
 
     @cached_property
     def _client(self) -> Any:
@@ -199,6 +199,7 @@ class S3Store(Store):
             try:
                 answer = call(client)
             except (BotoCoreError, ClientError, HTTPError, ResponseParserError) as error:
+                _raise_ours(error)
                 failure = self._failure(verb, key, error)
                 if not _inconclusive(error):
                     patience.answered()
@@ -294,6 +295,13 @@ def _version(answer: dict[str, Any]) -> str:
     if "ETag" not in answer:
         raise ResponseParserError("the answer has no ETag: is this the endpoint of an S3 server?")
     return str(answer["ETag"]).strip('"')
+
+
+def _raise_ours(error: Exception) -> None:
+    """Raise what a signal's handler raised amid a request; botocore takes it for a failure of the request."""
+    hidden = error.kwargs.get("error") if isinstance(error, HTTPClientError) else None
+    if isinstance(hidden, FFAAError):
+        raise hidden
 
 
 def _code(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """What each verb of the S3 store makes of an answer that is no success, and how long it tries."""
 
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,14 @@ from typing import Any
 
 import pytest
 
-from ffaa_core.errors import AlreadyExistsError, ConfigurationError, FFAAError, NotFoundError, StorageError
+from ffaa_core.errors import (
+    AlreadyExistsError,
+    ConfigurationError,
+    FFAAError,
+    JobError,
+    NotFoundError,
+    StorageError,
+)
 from ffaa_core.storage import open_store, patience
 from ffaa_core.storage.s3 import S3Store
 from tests.fixtures.s3 import S3Server, use
@@ -237,6 +245,20 @@ def test_an_answer_that_never_comes_is_given_up_and_asked_for_again(
     begun = time.monotonic()
     assert S3Store("bucket").read("key").data == DATA
     assert time.monotonic() - begun < 8
+
+
+def test_a_signal_that_arrives_amid_a_request_is_heard(server: ScriptedServer) -> None:
+    def stop(*_: object) -> None:
+        raise JobError("stopped")
+
+    server.script = [STALL]
+    former = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 2)
+    try:
+        with pytest.raises(JobError, match="stopped"):
+            S3Store("bucket").read("key")
+    finally:
+        signal.signal(signal.SIGALRM, former)
 
 
 def test_storage_that_never_answers_is_told_in_words(
