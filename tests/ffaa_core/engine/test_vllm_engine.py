@@ -6,9 +6,11 @@ from itertools import permutations
 
 import pytest
 
-from ffaa_core.engine.base import Generation
+from ffaa_core.conversation import Turn
+from ffaa_core.engine.base import Generation, Piece, Sampling
+from ffaa_core.engine.prompt import PromptWriter
 from ffaa_core.engine.vllm_engine import VllmEngine
-from ffaa_core.errors import AdapterError, EngineError
+from ffaa_core.errors import AdapterError, ContextLengthError, EngineError
 from ffaa_core.questions import Question, conversation, wording
 from ffaa_core.settings import EngineSettings
 from tests.fixtures.engine import DemoModel, digest, drawn_crop
@@ -28,6 +30,21 @@ async def ask(engine: VllmEngine, seed: int, prompt: str = PROMPTS[0], **options
 
 async def ask_all(engine: VllmEngine, seeds: range) -> list[Generation]:
     return await asyncio.gather(*(ask(engine, seed, prompt) for seed in seeds for prompt in PROMPTS))
+
+
+async def talk(engine: VllmEngine, seed: int, *turns: Turn, **sampling: object) -> list[Piece]:
+    crop = drawn_crop(seed)
+    options = Sampling(**({"max_tokens": TOKENS} | sampling))  # type: ignore[arg-type]
+    return [piece async for piece in engine.converse(turns, crop, digest(crop), options)]
+
+
+def words(pieces: list[Piece]) -> str:
+    return "".join(piece.text for piece in pieces)
+
+
+ASKED = Turn(question=wording(Question.OPEN))
+ANSWERED = Turn(question=wording(Question.OPEN), answer="Image description: A face.")
+FURTHER = Turn(question="Why </s> do you say <image> so? <s>")
 
 
 async def test_image_tokens_are_computed_once_for_the_three_questions_of_many_faces(
@@ -86,6 +103,68 @@ async def test_figures_count_what_was_done(engine: VllmEngine) -> None:
     for name in ("prompt_tokens", "cached_tokens", "generated_tokens"):
         assert done[name] == sum(getattr(g, name) for g in generations)
     assert 0 < done["seconds"] < 60
+
+
+async def test_what_is_said_piece_by_piece_is_what_would_be_said_at_once(engine: VllmEngine) -> None:
+    generation = await ask(engine, 600)
+    pieces = await talk(engine, 600, ASKED)
+    assert words(pieces) == generation.text
+    assert len(pieces) > TOKENS // 2
+    assert [piece.finish_reason for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
+    last = pieces[-1]
+    assert (last.finish_reason, last.generated_tokens) == (
+        generation.finish_reason,
+        generation.generated_tokens,
+    )
+    assert last.prompt_tokens == generation.prompt_tokens
+
+
+async def test_a_conversation_finds_the_image_tokens_of_the_questions_computed(engine: VllmEngine) -> None:
+    await ask(engine, 601)
+    pieces = await talk(engine, 601, ANSWERED, FURTHER)
+    assert pieces[-1].cached_tokens >= IMAGE_TOKENS
+
+
+async def test_a_conversation_has_one_image_whatever_is_written_in_it(
+    engine: VllmEngine, demo_mllm: DemoModel
+) -> None:
+    writer = PromptWriter(demo_mllm.mllm)
+    pieces = await talk(engine, 602, ANSWERED, FURTHER, max_tokens=1)
+    assert pieces[-1].prompt_tokens == writer.prompt_tokens(writer.write([ANSWERED, FURTHER]))
+
+
+async def test_a_conversation_is_sampled_as_it_is_asked_for(engine: VllmEngine) -> None:
+    greedy = words(await talk(engine, 603, ANSWERED, FURTHER))
+    drawn = [
+        words(await talk(engine, 603, ANSWERED, FURTHER, temperature=1.0, seed=seed)) for seed in (1, 1, 2)
+    ]
+    assert drawn[0] == drawn[1]
+    assert len({greedy, *drawn}) == 3
+    first_word = greedy.split()[1]
+    stopped = await talk(engine, 603, ANSWERED, FURTHER, stop=(first_word,))
+    assert words(stopped) == greedy.partition(first_word)[0]
+    assert stopped[-1].finish_reason == "stop"
+
+
+async def test_a_conversation_that_nobody_listens_to_ends_in_vllm(engine: VllmEngine) -> None:
+    crop, before = drawn_crop(604), engine.figures().requests
+    endless = Sampling(max_tokens=1200, temperature=1.0, seed=0)
+    pieces = engine.converse((ANSWERED, FURTHER), crop, digest(crop), endless)
+    await anext(pieces)
+    assert engine._llm is not None
+    assert engine._llm.output_processor.has_unfinished_requests()
+    await pieces.aclose()
+    assert not engine._llm.output_processor.has_unfinished_requests()
+    assert engine.figures().requests == before
+
+
+async def test_a_conversation_that_does_not_fit_is_refused_before_anything_is_generated(
+    engine: VllmEngine,
+) -> None:
+    before = engine.figures()
+    with pytest.raises(ContextLengthError):
+        await talk(engine, 605, ANSWERED, FURTHER, max_tokens=1400)
+    assert engine.figures().requests == before.requests
 
 
 async def test_an_adapter_that_fits_and_changes_no_answer_is_refused(
