@@ -5,7 +5,7 @@ import time
 from contextlib import AsyncExitStack, aclosing
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Header, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from python_multipart.multipart import parse_options_header
@@ -21,7 +21,7 @@ from serve.json_body import parse
 from serve.limits import Held, chunks, image_too_large, seconds_left
 from serve.logs import RequestRecord
 from serve.openai_errors import OpenAIErrorReply, RefusedError, documented, not_valid
-from serve.openai_examples import COMPLETED, REQUEST_BODY
+from serve.openai_examples import COMPLETED, MODEL_PARAMETER, PREFER_PARAMETER, REQUEST_BODY
 from serve.openai_types import MODEL, ChatRequest, Chunk, Completion, ModelCard, ModelList, Subject
 from serve.problems import ProblemError, expired, too_slow
 from serve.replies import FINGERPRINT_HEADER
@@ -59,9 +59,10 @@ def _add_models(api: FastAPI, gateway: Gateway) -> None:
         tags=["conversation"],
         dependencies=dependencies,
         responses=documented(401, 404),
+        openapi_extra={"parameters": [MODEL_PARAMETER]},
     )
-    async def model(model: str) -> ModelCard:
-        _check_model(model)
+    async def model(request: Request) -> ModelCard:
+        _check_model(request.path_params["model"])
         return card
 
 
@@ -76,22 +77,16 @@ def _add_completions(api: FastAPI, gateway: Gateway) -> None:
         dependencies=[Depends(bearer)],
         response_model=Completion,
         responses=documented(400, 401, 404, 408, 413, 415, 500, 503) | {200: COMPLETED},
-        openapi_extra={"requestBody": REQUEST_BODY},
+        openapi_extra={"requestBody": REQUEST_BODY, "parameters": [PREFER_PARAMETER]},
     )
-    async def complete(
-        request: Request,
-        owner: Annotated[str, Depends(owner_of(gateway))],
-        prefer: Annotated[
-            str | None, Header(description="`wait=SECONDS` to be answered within so long (RFC 7240)")
-        ] = None,
-    ) -> Response:
+    async def complete(request: Request, owner: Annotated[str, Depends(owner_of(gateway))]) -> Response:
         """The conversation begins with the scorer's own question about the face and the answer it chose; the
         messages follow. An image in a data URL is scored first, once for all requests that send it again.
 
         With `stream` the reply is a stream of events, whose data are chunks and at last `[DONE]`.
         """
         record = record_of(request)
-        seconds = seconds_left(prefer, limit)
+        seconds = seconds_left(request.headers.get("prefer"), limit)
         deadline = asyncio.get_running_loop().time() + seconds
         async with AsyncExitStack() as stack:
             held = stack.enter_context(gateway.admission.request())

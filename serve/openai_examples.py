@@ -60,6 +60,21 @@ COMPLETION: dict[str, Any] = {
 }
 """A reply."""
 
+MODEL_PARAMETER: dict[str, Any] = {
+    "name": "model",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string"},
+    "example": MODEL,
+}
+PREFER_PARAMETER: dict[str, Any] = {
+    "name": "Prefer",
+    "in": "header",
+    "schema": {"type": "string"},
+    "description": "`wait=SECONDS` to be answered within so long (RFC 7240)",
+}
+"""Parameters of requests. FastAPI, told of them, would document a 422 that no request is answered with."""
+
 REQUEST_BODY: dict[str, Any] = {
     "required": True,
     "content": {

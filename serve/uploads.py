@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,6 +11,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from serve.json_body import parse
 from serve.limits import Held, chunks, image_too_large
 from serve.problems import ProblemError, invalid, malformed
 from serve.sources import Sources
@@ -108,11 +108,9 @@ class Uploads:
             await file.close()
 
     async def _from_json(self, body: AsyncIterator[bytes], held: Held) -> bytes:
-        content = b"".join([chunk async for chunk in body])
+        content = parse(b"".join([chunk async for chunk in body]))
         try:
-            asked = ImageRequest.model_validate(json.loads(content))
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise malformed(f"it is no JSON: {error}") from None
+            asked = ImageRequest.model_validate(content)
         except ValidationError as error:
             raise invalid("; ".join(_told(each) for each in error.errors(include_input=False))) from None
         if asked.uri is not None:

@@ -147,7 +147,7 @@ PART = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\
         (JSON, b'{"image": "", "uri": "s3://a/b"}', 422, "invalid"),
         (JSON, b'{"image": "", "more": 1}', 422, "invalid"),
         (JSON, b'{"uri": "file:///etc/passwd"}', 422, "uri-refused"),
-        (JSON, b'{"uri": "\\ud800"}', 422, "uri-refused"),
+        (JSON, b'{"uri": "\\ud800"}', 400, "malformed"),
         ({"Content-Type": "image/png"}, b"x", 415, "unsupported-media-type"),
         ({"Content-Type": ""}, b"x", 415, "unsupported-media-type"),
         ({"Content-Type": "\xff"}, b"x", 415, "unsupported-media-type"),

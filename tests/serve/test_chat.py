@@ -18,6 +18,7 @@ from ffaa_core.answers import Fields
 from ffaa_core.engine.base import Sampling
 from ffaa_core.questions import OPEN_QUESTIONS
 from serve.keys import digest
+from serve.openai_errors import PATHS
 from serve.openai_examples import REQUEST_BODY, TASKS, chat
 from serve.openai_types import MODEL, ChatRequest
 from tests.serve.stand_ins import FINGERPRINT, KEY, OTHER_KEY, Service
@@ -427,6 +428,12 @@ async def test_the_documented_examples_are_requests(service: Service) -> None:
         ChatRequest.model_validate(example["value"])
     schema = (await service.client.get("/openapi.json")).json()
     assert "#/$defs" not in json.dumps(schema)
+    assert all(
+        "422" not in method["responses"]
+        for path, methods in schema["paths"].items()
+        if path.startswith(PATHS)
+        for method in methods.values()
+    )
     named = {ref for ref in _refs(schema) if ref.startswith("#/components/schemas/")}
     assert {ref.rsplit("/", 1)[1] for ref in named} <= schema["components"]["schemas"].keys()
 
