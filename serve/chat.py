@@ -88,32 +88,22 @@ def _add_completions(api: FastAPI, gateway: Gateway) -> None:
         record = record_of(request)
         seconds = seconds_left(request.headers.get("prefer"), limit)
         deadline = asyncio.get_running_loop().time() + seconds
+        asked: ChatRequest | None = None
         async with AsyncExitStack() as stack:
             held = stack.enter_context(gateway.admission.request())
             try:
                 async with asyncio.timeout_at(deadline):
                     with record.stage("receive"):
                         asked = await _read(request, held, gateway)
-            except TimeoutError:
-                raise too_slow(seconds) from None
-            said = dialogue.read(asked.messages)
-            try:
-                async with asyncio.timeout_at(deadline):
+                    said = dialogue.read(asked.messages)
                     scored = await _scored(said, gateway, owner, record)
             except TimeoutError:
-                raise expired(seconds) from None
+                raise (expired if asked else too_slow)(seconds) from None
             number, face = _face(scored, asked.face)
             stack.enter_context(record.stage("converse"))
             turns = (opening(face, open_question), *said.turns)
-            pieces = await stack.enter_async_context(
-                aclosing(
-                    within(
-                        deadline,
-                        seconds,
-                        gateway.converse(turns, scored.crops[number], face.crop_sha256, _sampling(asked)),
-                    )
-                )
-            )
+            talk = gateway.converse(turns, scored.crops[number], face.crop_sha256, _sampling(asked))
+            pieces = await stack.enter_async_context(aclosing(within(deadline, seconds, talk)))
             first = await anext(pieces)
             reply = Reply(release.fingerprint, _subject(scored, number, face, release.warning))
             headers = {FINGERPRINT_HEADER: release.fingerprint}
