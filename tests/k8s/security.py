@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from tests.k8s.manifests import Manifest, Pod, Rendered, selected
+from tests.k8s.manifests import ROOT, Manifest, Pod, Rendered, selected
 
 VOLUMES = {
     "configMap",
@@ -16,6 +16,8 @@ VOLUMES = {
     "secret",
 }
 SECRET = re.compile(r"KEY|TOKEN|PASSWORD|SECRET|CREDENTIAL")
+DOCKERFILE = ROOT / "infra" / "docker" / "Dockerfile"
+USER = re.compile(r"^USER (\S+)", re.MULTILINE)
 DASHBOARD, OPERATOR = 8265, "kuberay-system"
 
 
@@ -40,8 +42,10 @@ def _pod_problems(pod: Pod) -> Iterator[str]:
     for volume in pod.spec.get("volumes", []):
         if not volume.keys() - {"name"} <= VOLUMES:
             yield f"{pod.name}: volume {volume['name']} is of a kind that is not allowed"
-    if not pod.spec.get("securityContext", {}).get("runAsUser"):
-        yield f"{pod.name}: runAsUser is root or not given"
+    context = pod.spec.get("securityContext", {})
+    users = {f"{context.get('runAsUser')}:{context.get('runAsGroup')}", *USER.findall(DOCKERFILE.read_text())}
+    if len(users) != 1 or "0:0" in users:
+        yield f"{pod.name}: runAsUser is not the image's: {', '.join(sorted(users))}"
     if pod.spec.get("automountServiceAccountToken") is not (pod.group is None):
         yield f"{pod.name}: of all pods the nightly one alone has a token of Kubernetes"
 
