@@ -70,9 +70,9 @@ def assemble(release: Release, engine: type[Engine] = Engine, judge: type[Judge]
     gateways = _deployment(
         ray_serve.ingress()(Gateway),
         name="Gateway",
-        # Above what it admits, so that it refuses by itself; Serve's own bound is the last resort.
+        # Far above what it admits, so that it refuses by itself; Serve's own bounds are the last resort.
         max_ongoing_requests=4 * service.max_requests + 64,
-        max_queued_requests=service.max_requests,
+        max_queued_requests=4 * service.max_requests + 64,
         backpressure_config={"retry_after_s": service.retry_after_seconds},
         logging_config={"encoding": "JSON", "enable_access_log": False},
         ray_actor_options={"num_cpus": 0.5},
