@@ -56,20 +56,35 @@ class _Method:
 
 
 class _Stream:
-    """A call whose result comes in pieces."""
+    """A call whose result comes in pieces. Only `cancel` ends it early, as with a replica in another process."""
 
     def __init__(self, function: Callable[..., AsyncGenerator[Any]]) -> None:
         self._function = function
+        self._items: asyncio.Queue[tuple[Any, BaseException | None]] = asyncio.Queue()
 
     def remote(self, *arguments: Any) -> "_Stream":
-        self._items = self._function(*arguments)
+        self._task = asyncio.ensure_future(self._run(arguments))
         return self
 
-    def __aiter__(self) -> AsyncGenerator[Any]:
-        return self._items
-
     def cancel(self) -> None:
-        self._closing = asyncio.ensure_future(self._items.aclose())
+        self._task.cancel()
+
+    def __aiter__(self) -> "_Stream":
+        return self
+
+    async def __anext__(self) -> Any:
+        item, error = await self._items.get()
+        if error:
+            raise error
+        return item
+
+    async def _run(self, arguments: tuple[Any, ...]) -> None:
+        try:
+            async for item in self._function(*arguments):
+                self._items.put_nowait((item, None))
+        except Exception as error:
+            self._items.put_nowait((None, error))
+        self._items.put_nowait((None, StopAsyncIteration()))
 
 
 class ScriptedEngine:

@@ -7,6 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+from ffaa_core.conversation import Turn
+from ffaa_core.engine.base import Sampling
 from ffaa_core.faces import Face
 from ffaa_core.pipeline import PendingFace, PendingImage
 from ffaa_core.verdict import Box, ImageVerdict, Status
@@ -88,3 +90,15 @@ def test_the_process_ends_with_its_engine(when: str) -> None:
         [sys.executable, "-c", DEAD, when], capture_output=True, text=True, timeout=300, check=False
     )
     assert (done.returncode, done.stdout) == (1, ""), done.stderr
+
+
+async def test_a_conversation_that_is_closed_gives_its_room_back() -> None:
+    engine = await started()
+    crop = pending(1).faces[0].face.crop
+    pieces = engine.converse((Turn(question="Why?"),), crop, "0" * 64, Sampling())
+    assert (await anext(pieces)).text == engine.scripted.words[0]
+    assert (await engine.figures())["images"] == 1
+    await pieces.aclose()
+    assert engine.scripted.cancelled == 1
+    assert (await engine.figures())["images"] == 0
+    assert not engine._room.locked()

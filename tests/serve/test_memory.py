@@ -1,5 +1,7 @@
 """The images scored lately: bounded, expiring, and each its owner's alone."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from ffaa_core.verdict import ImageVerdict, Status
@@ -29,6 +31,17 @@ def test_an_image_is_known_to_its_owner_only() -> None:
     assert (found.verdict, len(found.crops)) == (VERDICT, 1)
     assert images.recall("another", image_id) is None
     assert images.recall("owner", "0" * 32) is None
+
+
+def test_an_image_is_found_by_its_file_if_it_was_scored() -> None:
+    images = memory(Clock())
+    images.remember("owner", VERDICT, [CROP])
+    last = images.remember("owner", VERDICT, [CROP])
+    failed = replace(VERDICT, image_sha256="1" * 64, status=Status.ANSWER_FAILED)
+    images.remember("owner", failed, [CROP])
+    assert images.known("owner", "0" * 64) == last
+    assert images.known("owner", "1" * 64) is None
+    assert images.known("another", "0" * 64) is None
 
 
 def test_ids_tell_nothing_of_the_image() -> None:
