@@ -56,7 +56,7 @@ class _Method:
 
 
 class _Stream:
-    """A call whose result comes in pieces. Only `cancel` ends it early, as with a replica in another process."""
+    """A call whose result comes in pieces. Only `cancel` ends it early, as with a replica elsewhere."""
 
     def __init__(self, function: Callable[..., AsyncGenerator[Any]]) -> None:
         self._function = function
