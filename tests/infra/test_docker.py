@@ -107,7 +107,7 @@ def test_an_image_has_what_is_needed_to_run_and_the_pinned_ray(profile: str) -> 
     assert told == PROJECT["dependencies"] + PROJECT["optional-dependencies"][profile]
     [ray] = [requirement for requirement in told if requirement.startswith("ray[")]
     pin = ray.partition("==")[2]
-    assert f"ray=={pin}" in (ROOT / "infra" / "constraints-cpu.txt").read_text().splitlines()
+    assert f"ray=={pin}" in (ROOT / "infra" / f"constraints-{profile}.txt").read_text().splitlines()
     [template] = yaml.safe_load_all((ROOT / "k8s" / "base" / "scan.yaml").read_text())
     assert template["spec"]["rayClusterSpec"]["rayVersion"] == pin
 
