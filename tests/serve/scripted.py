@@ -1,12 +1,13 @@
 """The application with models that answer at once, or take as long as they are told to.
 
 `import_path: tests.serve.scripted:build`; each request for an answer takes $FFAA_TEST_ANSWER_S seconds, and
-none comes as long as there is a file $FFAA_TEST_HOLD.
+none comes as long as there is a file $FFAA_TEST_HOLD, beside which `held` says that one waits.
 """
 
 import asyncio
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ray.serve import Application
@@ -29,7 +30,9 @@ class SlowEngine(ScriptedEngine):
         self, prompt: str, crop: Crop, crop_sha256: str, max_tokens: int, constraint: str | None = None
     ) -> Generation:
         await asyncio.sleep(float(os.environ.get("FFAA_TEST_ANSWER_S", "0")))
-        while os.path.exists(os.environ.get("FFAA_TEST_HOLD", "")):
+        hold = Path(os.environ.get("FFAA_TEST_HOLD", "/nowhere"))
+        while hold.exists():
+            hold.with_name("held").touch()
             await asyncio.sleep(0.02)
         return await super().generate(prompt, crop, crop_sha256, max_tokens, constraint)
 
