@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.types import Scope
 
 from ffaa_core.printable import printable
+from serve import problems
 from serve.problems import ProblemError
 
 PATHS = ("/v1/chat/", "/v1/models")
@@ -75,13 +76,4 @@ def _name(place: tuple[int | str, ...]) -> str:
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """These statuses as OpenAPI's `responses`."""
-    content = {"application/json": {"schema": {"$ref": "#/components/schemas/OpenAIErrorReply"}}}
-    described: dict[int | str, dict[str, Any]] = {}
-    for status in statuses:
-        described[status] = {"description": HTTPStatus(status).phrase, "content": content}
-        if status == HTTPStatus.SERVICE_UNAVAILABLE:
-            described[status] |= {
-                "headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds to wait"}},
-                "content": content | {"text/plain": {"schema": {"type": "string"}}},
-            }
-    return described
+    return problems.documented(*statuses, schema=OpenAIErrorReply.__name__, media_type="application/json")

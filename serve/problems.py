@@ -45,9 +45,11 @@ class ProblemDetails(BaseModel):
     request_id: str = Field(examples=["6fd1b2a0-8c1d-4f0e-9c39-0d6f5c1c2f11"])
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def documented(
+    *statuses: int, schema: str = "ProblemDetails", media_type: str = MEDIA_TYPE
+) -> dict[int | str, dict[str, Any]]:
     """These statuses as OpenAPI's `responses`."""
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
+    content = {media_type: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
     described: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         described[status] = {"description": HTTPStatus(status).phrase, "content": content}

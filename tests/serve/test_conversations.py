@@ -4,7 +4,6 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import openai
 import pytest
 from openai import OpenAI
@@ -17,8 +16,8 @@ from tests.images import png
 
 ASTRONAUT = png(data.astronaut())
 COIN = png(data.coins())
-ENDLESS = {"max_tokens": 900, "temperature": 2, "seed": 0}
-"""Random weights hardly ever end an answer at that temperature."""
+LEAVE = 12
+"""Streams that are left; some of them may have come to their end already."""
 
 
 def client_of(running: RunningService, key: str) -> OpenAI:
@@ -111,26 +110,20 @@ def test_another_key_does_not_see_an_image(running: RunningService, image: str) 
         nobody.models.list()
 
 
-def test_when_a_client_leaves_a_stream_its_generation_ends_in_vllm(
+def test_when_clients_leave_streams_their_generations_end_in_vllm(
     running: RunningService, client: OpenAI, image: str
 ) -> None:
     until(lambda: running.ask("Engine", "figures")["images"] == 0, 60)
     before = running.ask("Engine", "figures")["requests"]
-    with client.chat.completions.create(**chat("Why?", image, **ENDLESS), stream=True) as stream:
-        for _, _ in zip(range(3), stream, strict=False):
-            assert running.ask("Engine", "figures")["images"] == 1
+    for seed in range(LEAVE):
+        body = chat("Why?", image, temperature=1, seed=seed)
+        with client.chat.completions.create(**body, stream=True) as stream:
+            next(iter(stream))
     until(lambda: running.ask("Engine", "figures")["images"] == 0, 60)
-    assert running.ask("Engine", "figures")["requests"] == before  # those that ended by themselves
-    path, left = "/v1/chat/completions", 499
-    until(lambda: {"path": path, "status": left}.items() <= running.logged()[-1].items(), 10)
-
-
-def test_at_its_deadline_a_stream_ends_with_an_error(running: RunningService, image: str) -> None:
-    headers = {"Authorization": f"Bearer {KEY}", "Prefer": "wait=1"}
-    body = chat("Why?", image, **ENDLESS, stream=True)
-    reply = httpx.post(f"{running.url}/v1/chat/completions", json=body, headers=headers, timeout=60)
-    assert "deadline" in reply.text
-    until(lambda: running.ask("Engine", "figures")["images"] == 0, 60)
+    ended_by_themselves = running.ask("Engine", "figures")["requests"] - before
+    assert ended_by_themselves < LEAVE // 2
+    left = {"path": "/v1/chat/completions", "status": 499}
+    until(lambda: any(left.items() <= record.items() for record in running.logged()), 10)
 
 
 def data_url(image: bytes) -> str:

@@ -32,8 +32,8 @@ async def ask_all(engine: VllmEngine, seeds: range) -> list[Generation]:
     return await asyncio.gather(*(ask(engine, seed, prompt) for seed in seeds for prompt in PROMPTS))
 
 
-async def talk(engine: VllmEngine, seed: int, *turns: Turn, **sampling: object) -> list[Piece]:
-    crop = drawn_crop(seed)
+async def talk(engine: VllmEngine, number: int, *turns: Turn, **sampling: object) -> list[Piece]:
+    crop = drawn_crop(number)
     options = Sampling(**({"max_tokens": TOKENS} | sampling))  # type: ignore[arg-type]
     return [piece async for piece in engine.converse(turns, crop, digest(crop), options)]
 
@@ -163,7 +163,7 @@ async def test_a_conversation_that_does_not_fit_is_refused_before_anything_is_ge
 ) -> None:
     before = engine.figures()
     with pytest.raises(ContextLengthError):
-        await talk(engine, 605, ANSWERED, FURTHER, max_tokens=1400)
+        await talk(engine, 605, ANSWERED, FURTHER, max_tokens=2000)
     assert engine.figures().requests == before.requests
 
 
