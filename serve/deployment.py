@@ -45,7 +45,9 @@ class Deployment:
         Args: options: dotted names of settings in the application's `args` to values; None overrides nothing.
             http: the same of Ray Serve's `http_options`.
         """
-        content = read_config(path, {}) if path else {"applications": [{"import_path": IMPORT_PATH}]}
+        content: dict[str, Any] = {"applications": [{"import_path": IMPORT_PATH}]}
+        if path:
+            content = read_config(path, {})
         application = only_application(content)
         application.setdefault("name", NAME)
         application.setdefault("route_prefix", "/")

@@ -186,5 +186,5 @@ def _ray(*, verbose: bool) -> Iterator[None]:
     finally:
         last_resort.start()
         ray_serve.shutdown()
-        ray.shutdown()
+        ray.shutdown()  # type: ignore[no-untyped-call]
         last_resort.cancel()
