@@ -185,6 +185,6 @@ def _ray(*, verbose: bool) -> Iterator[None]:
         yield
     finally:
         last_resort.start()
-        ray_serve.shutdown()
-        ray.shutdown()  # type: ignore[no-untyped-call]
+        ray_serve.shutdown()  # type: ignore[no-untyped-call]
+        ray.shutdown()
         last_resort.cancel()
