@@ -5,6 +5,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ from ray.serve.exceptions import BackPressureError
 from ffaa_core.answers import Fields
 from ffaa_core.engine.base import Sampling
 from ffaa_core.questions import OPEN_QUESTIONS
+from ffaa_core.verdict import Status
 from serve.keys import digest
 from serve.openai_errors import PATHS
 from serve.openai_examples import REQUEST_BODY, TASKS, chat
@@ -105,6 +107,30 @@ async def test_an_image_in_a_data_url_is_scored_once_however_often_it_is_sent(
     assert len({(reply.model_extra or {})["ffaa"]["image_id"] for reply in replies}) == 1
     await client_of(service, OTHER_KEY).chat.completions.create(**chat("Why?", data_url(picture)))
     assert service.hops.engine.begun == 6
+
+
+async def test_it_is_about_the_face_most_likely_forged_unless_another_is_named(
+    service: Service, picture: bytes
+) -> None:
+    image_id = await scored(service, picture)
+    kept = service.memory.recall(digest(KEY), image_id)
+    assert kept is not None
+    (face,), (crop,) = kept.verdict.faces, kept.crops
+    faces = tuple(
+        replace(face, forgery_score=score, crop_sha256=f"{number}" * 64)
+        for number, score in enumerate([0.2, 0.7, 0.9, 0.4])
+    )
+    faces = (*faces[:2], replace(faces[2], status=Status.JUDGE_FAILED), faces[3])
+    verdict = replace(kept.verdict, status=Status.JUDGE_FAILED, status_detail="1 of 4 faces", faces=faces)
+    several = f"ffaa:{service.memory.remember(digest(KEY), verdict, [crop] * 4)}"
+    talked_about = []
+    for face_named in ({}, {"face": 0}, {"face": 3}):
+        reply = await service.client.post(PATH, json=chat("Why?", several, **face_named))
+        talked_about.append((reply.json()["ffaa"]["face"], service.hops.engine.conversed[-1][1][0]))
+    assert talked_about == [(1, "1"), (0, "0"), (3, "3")]
+    failed = await refusal(service, chat("Why?", several, face=2))
+    assert (failed["code"], "1 of 4 faces" in failed["message"]) == ("judge_failed", True)
+    assert (await refusal(service, chat("Why?", several, face=4)))["code"] == "face_not_found"
 
 
 async def test_a_conversation_goes_on(service: Service, picture: bytes) -> None:
