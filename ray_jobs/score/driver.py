@@ -3,14 +3,14 @@
 import json
 import warnings
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
 
 from ffaa_core.diversion import libraries_diverted
-from ffaa_core.errors import JobError
+from ffaa_core.errors import FFAAError, JobError
 from ffaa_core.reaper import reaped
 from ffaa_core.table import Run
 from ray_jobs.score.answer import SHARDS_IN_FLIGHT, AnswerStage
@@ -20,6 +20,7 @@ from ray_jobs.score.failures import explain
 from ray_jobs.score.fetch_crop import fetch_crop
 from ray_jobs.score.job import Job
 from ray_jobs.score.judge import JudgeStage
+from ray_jobs.score.metrics import RunMetrics
 from ray_jobs.score.progress import start_progress, told_failure
 from ray_jobs.score.signals import stop_requests, stopped
 from ray_jobs.score.watch import ANSWER_S, Watch, watched
@@ -34,10 +35,14 @@ def drive(
     shards: list[int],
     *,
     verbose: bool,
+    close: Callable[[], int] | None = None,
     answer_stage: type[AnswerStage] = AnswerStage,
     judge_stage: type[JudgeStage] = JudgeStage,
 ) -> None:
     """Score and commit the open `shards` of `run`, showing how it goes.
+
+    Args:
+        close: called once all is committed; returns the exit code, which is told while Ray still runs.
 
     Raises:
         FFAAError: what a stage could not turn into an image's status, such as a bundle that does not fit.
@@ -45,7 +50,7 @@ def drive(
     before = Counter[str]()
     for commit in run.commits():
         before.update(commit.counts.statuses)
-    committed = before.total()
+    committed, n_committed = before.total(), run.n_shards - len(shards)
     state = RunState(n_images=run.n_images, images_done=committed, statuses=before)
     with (
         libraries_diverted(verbose=verbose) as stderr,
@@ -56,24 +61,45 @@ def drive(
         import ray
 
         progress = start_progress()
+        actors = {"engine": shares.answer_actors, "MIDS": shares.judge_actors}
+        metrics = RunMetrics(n_committed, len(shards), actors)
+
+        def totals_now() -> dict[str, int]:
+            totals: dict[str, int] = ray.get(progress.totals.remote(), timeout=ANSWER_S)
+            for model in actors:
+                metrics.loads(model, totals.get(f"{model} loads", 0))
+            return totals
 
         def update(state: RunState) -> None:
-            totals = ray.get(progress.totals.remote(), timeout=ANSWER_S)
+            totals = totals_now()
             state.advance(committed + totals.get("images answered", 0), totals.get("faces answered", 0))
 
-        with Display(state, update, Console(file=stderr)) as display:
+        with ending_told(metrics), Display(state, update, Console(file=stderr)) as display:
             watch = Watch(progress, request, job.config.run, display.tell)
             stages = _run_stages(job, shards, progress, shares, answer_stage, judge_stage)
             try:
-                for statuses in watched(stages, watch.check):
-                    state.statuses.update(statuses)
+                for came_to in watched(stages, watch.check):
+                    state.statuses.update(came_to["counts"]["statuses"])
+                    metrics.committed(**came_to)
             except ray.exceptions.RayError as error:
                 raise told_failure(progress) or JobError(f"the job ended early: {explain(error)}") from error
             with suppress(ray.exceptions.RayError):  # all is committed: what could not be told is not missed
-                if lost := ray.get(progress.totals.remote(), timeout=ANSWER_S).get("shards lost"):
+                if lost := totals_now().get("shards lost"):
                     display.tell(f"{lost} shards were committed already: the work on them was done twice")
-        if request.received and run.open_shards():
-            raise stopped(request.received)
+            if request.received and run.open_shards():
+                raise stopped(request.received)
+            if close:
+                metrics.ended(close())
+
+
+@contextmanager
+def ending_told(metrics: RunMetrics) -> Iterator[None]:
+    """Tell the exit code of an error that leaves the block."""
+    try:
+        yield
+    except FFAAError as error:
+        metrics.ended(error.exit_code)
+        raise
 
 
 def _run_stages(
@@ -83,8 +109,8 @@ def _run_stages(
     shares: Shares,
     answer_stage: type[AnswerStage],
     judge_stage: type[JudgeStage],
-) -> Iterator[dict[str, int]]:
-    """The rows by status of each shard, as soon as it is committed."""
+) -> Iterator[dict[str, Any]]:
+    """What each shard came to, as soon as it is committed: the commit's `counts` and `engine` figures."""
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
@@ -133,4 +159,4 @@ def _run_stages(
             )
         )
     for committed in results.iter_rows():
-        yield json.loads(committed["statuses"])
+        yield json.loads(committed["came_to"])

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain
 
 from ffaa_core.bundle import Bundle, resolve_bundle
@@ -90,10 +90,14 @@ def _score(
             file=sys.stderr,
         )
     job = Job(output=table.uri, run=run.ordinal, fingerprint=current, bundle=bundle.location, config=config)
-    _drive_open_shards(job, run, verbose=verbose)
-    earlier = [other for other in table.runs() if other.ordinal < run.ordinal]
-    before = last_exit_code(earlier, current, absolute(input_uri))
-    summary = run.close(exit_code(*_statuses_of(table, run), before, config.run.max_failure_rate))
+
+    def close() -> Summary:
+        earlier = [other for other in table.runs() if other.ordinal < run.ordinal]
+        before = last_exit_code(earlier, current, absolute(input_uri))
+        return run.close(exit_code(*_statuses_of(table, run), before, config.run.max_failure_rate))
+
+    _drive_open_shards(job, run, lambda: close().exit_code, verbose=verbose)
+    summary = run.summary() or close()
     _report(summary, time.monotonic() - started, output_uri, config.run.max_failure_rate)
     if run.plan.n_left:
         again = "the same command, under another name," if name else "the same command"
@@ -168,7 +172,7 @@ def _statuses_of(table: VerdictTable, run: Run) -> tuple[Counter[str], Counter[s
     return first, again
 
 
-def _drive_open_shards(job: Job, run: Run, *, verbose: bool) -> None:
+def _drive_open_shards(job: Job, run: Run, close: Callable[[], int], *, verbose: bool) -> None:
     shards = run.open_shards()
     if not shards:
         return
@@ -179,7 +183,7 @@ def _drive_open_shards(job: Job, run: Run, *, verbose: bool) -> None:
         f"fingerprint {run.fingerprint}",
         file=sys.stderr,
     )
-    drive(job, run, shards, verbose=verbose)
+    drive(job, run, shards, verbose=verbose, close=close)
 
 
 def _report(summary: Summary, seconds: float, output_uri: str, max_failure_rate: float) -> None:

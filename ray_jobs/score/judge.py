@@ -3,6 +3,7 @@
 import json
 import os
 import uuid
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ class JudgeStage:
         return Judge.load(job.open_bundle("mids", "vision", "text"))
 
     def __call__(self, block: "pa.Table") -> "pa.Table":
-        """Judge and commit a shard; returns one row: the shard and, as JSON, its rows by status.
+        """Judge and commit a shard; returns one row: the shard and, as JSON, what it came to.
 
         If the accelerator is lost or MIDS hangs this process exits: Ray starts another and repeats the shard.
         No row comes of a block without rows, a shard that was not begun since the run stops.
@@ -51,7 +52,7 @@ class JudgeStage:
         import torch
 
         if not block.num_rows:
-            return pa.table({"shard": pa.array([], pa.int64()), "statuses": pa.array([], pa.string())})
+            return pa.table({"shard": pa.array([], pa.int64()), "came_to": pa.array([], pa.string())})
         with failures_told(self._progress):
             try:
                 return self._judge_and_commit(block)
@@ -88,7 +89,9 @@ class JudgeStage:
         if not outcome.won:
             self._progress.report.remote(shard, "shards lost", 1)
         self._progress.leave.remote(shard)
-        return pa.table({"shard": [shard], "statuses": [json.dumps(outcome.commit.counts.statuses)]})
+        commit = outcome.commit
+        came_to = {"counts": asdict(commit.counts), "engine": commit.engine}
+        return pa.table({"shard": [shard], "came_to": [json.dumps(came_to)]})
 
     def _beat(self) -> None:
         self._pulse.beat()

@@ -13,7 +13,9 @@ from ray_jobs.score.whereabouts import Model, Step, Whereabouts, this_process
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
-Measure = Literal["faces found", "faces answered", "images answered", "shards lost"]
+Measure = Literal[
+    "faces found", "faces answered", "images answered", "shards lost", "engine loads", "MIDS loads"
+]
 """`shards lost` are those that another process committed first."""
 
 
@@ -37,6 +39,11 @@ class Progress(Whereabouts):
         self._by_shard[measure][shard] = count
         self._totals[measure] += count - former
         self.move()
+
+    def load(self, model: Model, process: str) -> None:
+        """Note that a process begins to load its model."""
+        super().load(model, process)
+        self._totals["engine loads" if model == "engine" else "MIDS loads"] += 1
 
     def totals(self) -> dict[Measure, int]:
         """The sum over all shards, by measure."""

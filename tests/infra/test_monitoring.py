@@ -1,0 +1,84 @@
+"""Alerts and dashboard work in Prometheus, and speak of what is documented, which is what is scraped."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ffaa_core.verdict import Status
+from tests.ray_jobs.score.test_metrics import DOCUMENTED
+
+ROOT = Path(__file__).parents[2]
+MONITORING = ROOT / "infra" / "monitoring"
+DOCUMENT = (ROOT / "docs" / "metrics.md").read_text()
+METRIC = re.compile(r"\bray_(\w+)")
+ALERT = re.compile(r"^\| `(FFAA\w+)` \|", re.MULTILINE)
+
+
+def rules() -> list[dict[str, Any]]:
+    [group] = yaml.safe_load((MONITORING / "rules.yaml").read_text())["groups"]
+    return group["rules"]
+
+
+def panel_expressions() -> list[str]:
+    panels = json.loads((MONITORING / "batch.json").read_text())["panels"]
+    return [target["expr"] for panel in panels for target in panel["targets"]]
+
+
+def promtool(*arguments: str, folder: Path = MONITORING) -> subprocess.CompletedProcess[str]:
+    if shutil.which("promtool") is None:
+        pytest.skip("there is no promtool: apt-get install prometheus")
+    return subprocess.run(
+        ["promtool", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_the_rules_are_valid_and_do_what_their_own_tests_say() -> None:
+    for arguments in (("check", "rules", "rules.yaml"), ("test", "rules", "rules-test.yaml")):
+        done = promtool(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_rule_that_is_never_true_fails_its_test(tmp_path: Path) -> None:
+    for rule in rules():
+        broken = yaml.safe_load((MONITORING / "rules.yaml").read_text())
+        [same] = [each for each in broken["groups"][0]["rules"] if each["alert"] == rule["alert"]]
+        same["expr"] = "vector(1) > 2"
+        (tmp_path / "rules.yaml").write_text(yaml.safe_dump(broken))
+        shutil.copy(MONITORING / "rules-test.yaml", tmp_path)
+        done = promtool("test", "rules", "rules-test.yaml", folder=tmp_path)
+        assert done.returncode == 1, rule["alert"]
+        assert rule["alert"] in done.stdout + done.stderr
+
+
+def test_every_metric_in_a_rule_or_panel_is_documented() -> None:
+    used = set(METRIC.findall("\n".join([*(rule["expr"] for rule in rules()), *panel_expressions()])))
+    assert used
+    assert used <= set(DOCUMENTED.findall(DOCUMENT))
+
+
+def test_every_alert_is_documented() -> None:
+    assert [rule["alert"] for rule in rules()] == ALERT.findall(DOCUMENT)
+
+
+def test_failures_are_the_statuses_that_count_as_such() -> None:
+    failed = {status.value for status in Status if status.failed}
+    sources = [*(rule["expr"] for rule in rules()), *panel_expressions()]
+    found = [set(each.split("|")) for text in sources for each in re.findall(r'status=~"([^"]+)"', text)]
+    assert found == [failed, failed]
+
+
+def test_every_panel_of_the_dashboard_is_an_expression_that_prometheus_reads(tmp_path: Path) -> None:
+    recorded = [
+        {"record": f"panel:{number}", "expr": expression}
+        for number, expression in enumerate(panel_expressions())
+    ]
+    groups = {"groups": [{"name": "panels", "rules": recorded}]}
+    (tmp_path / "panels.yaml").write_text(yaml.safe_dump(groups))
+    done = promtool("check", "rules", "panels.yaml", folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
