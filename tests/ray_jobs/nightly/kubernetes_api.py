@@ -53,6 +53,8 @@ class KubernetesApi:
         name = rayjob["metadata"]["name"]
         if name in self.rayjobs:
             return 409, {"message": f"{name} already exists"}
+        if not self._ends:
+            return 422, {"message": f"{name} is one RayJob more than the test expects"}
         self.created.append(rayjob)
         self.rayjobs[name] = rayjob
         self._scripts[name] = [{}, RUNNING, self._ends.pop(0)]

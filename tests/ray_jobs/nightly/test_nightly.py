@@ -66,6 +66,11 @@ def account(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def client_of(server: KubernetesApi, account: Path) -> Kubernetes:
+    """One that does not wait for long where the stand-in breaks."""
+    return Kubernetes(server.url, "ffaa", account, patience_s=2)
+
+
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubernetes, "PAUSE_S", 0.001)
@@ -161,7 +166,7 @@ def test_a_night_ends_as_its_scan_did(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     server = api(end)
-    assert scan(Kubernetes(server.url, "ffaa", account), "ffaa-nightly", TONIGHT, 0.001) == code
+    assert scan(client_of(server, account), "ffaa-nightly", TONIGHT, 0.001) == code
     assert [made["metadata"]["name"] for made in server.created] == [TONIGHT.name]
     told = capsys.readouterr().out
     assert f"{TONIGHT.name} created, run {TONIGHT.run}" in told
@@ -172,7 +177,7 @@ def test_only_75_is_followed_by_another_attempt_and_that_of_the_same_run(
     api: Callable[..., KubernetesApi], account: Path
 ) -> None:
     server = api(failed(75), failed(75), failed(3))
-    client = Kubernetes(server.url, "ffaa", account)
+    client = client_of(server, account)
     codes = [scan(client, "ffaa-nightly", TONIGHT, 0.001) for _ in range(5)]
     assert codes == [75, 75, 3, 3, 3]
     assert [made["metadata"]["name"] for made in server.created] == [
@@ -187,7 +192,7 @@ def test_whoever_was_evicted_follows_the_rayjob_that_is_there(
     api: Callable[..., KubernetesApi], account: Path
 ) -> None:
     server = api(SUCCEEDED)
-    client = Kubernetes(server.url, "ffaa", account)
+    client = client_of(server, account)
     client.create(rayjob(TEMPLATE, TONIGHT, 1))
     assert scan(client, "ffaa-nightly", TONIGHT, 0.001) == 0
     assert len(server.created) == 1
@@ -197,7 +202,7 @@ def test_an_answer_that_got_lost_makes_no_second_rayjob(
     api: Callable[..., KubernetesApi], account: Path
 ) -> None:
     server = api(SUCCEEDED)
-    client = Kubernetes(server.url, "ffaa", account)
+    client = client_of(server, account)
     client.create(rayjob(TEMPLATE, TONIGHT, 1))
     client.create(rayjob(TEMPLATE, TONIGHT, 1))
     assert len(server.created) == 1
@@ -208,7 +213,7 @@ def test_a_server_that_is_busy_or_away_is_asked_again(
 ) -> None:
     server = api(SUCCEEDED)
     server.refusals = [503, 429, 500]
-    assert scan(Kubernetes(server.url, "ffaa", account), "ffaa-nightly", TONIGHT, 0.001) == 0
+    assert scan(client_of(server, account), "ffaa-nightly", TONIGHT, 0.001) == 0
     gone = Kubernetes("http://127.0.0.1:9", "ffaa", account, patience_s=0.01)
     with pytest.raises(JobError, match="does not answer"):
         gone.get("ffaa-nightly")
@@ -218,7 +223,7 @@ def test_what_kubernetes_refuses_is_told_with_its_reason(
     api: Callable[..., KubernetesApi], account: Path
 ) -> None:
     server = api()
-    client = Kubernetes(server.url, "ffaa", account)
+    client = client_of(server, account)
     server.refusals = [403]
     with pytest.raises(
         ConfigurationError, match="cannot read RayJob a: Kubernetes says 403: refused with 403"
@@ -230,7 +235,7 @@ def test_what_kubernetes_refuses_is_told_with_its_reason(
 
 
 def test_a_renewed_token_is_used(api: Callable[..., KubernetesApi], account: Path) -> None:
-    client = Kubernetes(api().url, "ffaa", account)
+    client = client_of(api(), account)
     (account / "token").write_text("expired")
     with pytest.raises(ConfigurationError, match="401"):
         client.get("ffaa-nightly")
@@ -240,12 +245,12 @@ def test_a_renewed_token_is_used(api: Callable[..., KubernetesApi], account: Pat
 
 def test_without_a_template_nothing_is_made(api: Callable[..., KubernetesApi], account: Path) -> None:
     with pytest.raises(ConfigurationError, match="no RayJob other"):
-        scan(Kubernetes(api().url, "ffaa", account), "other", TONIGHT, 0.001)
+        scan(client_of(api(), account), "other", TONIGHT, 0.001)
 
 
 def test_a_rayjob_that_is_deleted_meanwhile_is_told(api: Callable[..., KubernetesApi], account: Path) -> None:
     server = api(SUCCEEDED)
-    client = Kubernetes(server.url, "ffaa", account)
+    client = client_of(server, account)
 
     class DeletedMeanwhile:
         def get(self, name: str) -> dict[str, Any] | None:
@@ -264,7 +269,7 @@ def test_the_command_exits_with_75_on_sigterm_and_leaves_the_rayjob(
     api: Callable[..., KubernetesApi], account: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = api(SUCCEEDED)
-    monkeypatch.setattr(Kubernetes, "in_cluster", lambda: Kubernetes(server.url, "ffaa", account))
+    monkeypatch.setattr(Kubernetes, "in_cluster", lambda: client_of(server, account))
     main_thread = threading.main_thread().ident
     assert main_thread
     server.when_followed = lambda: signal.pthread_kill(main_thread, signal.SIGTERM)
