@@ -12,14 +12,14 @@ import pytest
 
 MODULE = Path(__file__).parents[2] / "infra" / "terraform"
 MIRROR = "FFAA_TERRAFORM_PROVIDERS"
-"""Names a folder with `registry.terraform.io/hashicorp/aws`, as `terraform providers mirror` makes it."""
+"""Names a folder that `terraform providers mirror` has made."""
 
 
 def mirror() -> Path | None:
     """The named mirror, or one that lies two levels below the root of this machine."""
     if named := os.environ.get(MIRROR):
         return Path(named)
-    found = sorted(Path("/").glob("*/*/registry.terraform.io/hashicorp/aws"))
+    found = sorted(Path("/").glob("*/*/registry.*/hashicorp/aws"))
     return found[0].parents[2] if found else None
 
 
