@@ -60,7 +60,7 @@ def cluster(scripted: Ffaa, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     port, metrics = free_ports(2)
     folder = tmp_path_factory.mktemp("ray")
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
-    ffaa = scripted.with_environment(**token, FFAA_TEST_FACE_S="1")
+    ffaa = scripted.with_environment(**token, FFAA_TEST_FACE_S="0.5")
     head = subprocess.Popen(
         [
             *(Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--disable-usage-stats"),
