@@ -146,15 +146,25 @@ async def test_a_conversation_is_sampled_as_it_is_asked_for(engine: VllmEngine) 
     assert stopped[-1].finish_reason == "stop"
 
 
-async def test_a_conversation_that_nobody_listens_to_ends_in_vllm(engine: VllmEngine) -> None:
+async def test_a_conversation_that_nobody_listens_to_is_aborted_in_vllm(
+    engine: VllmEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm, aborted = engine._llm, []
+    assert llm is not None
+    abort = llm.abort
+
+    async def noted(request_id: str, *args: object, **options: object) -> None:
+        aborted.append(request_id)
+        await abort(request_id, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(llm, "abort", noted)
     crop, before = drawn_crop(604), engine.figures().requests
-    endless = Sampling(max_tokens=1200, temperature=1.0, seed=0)
-    pieces = engine.converse((ANSWERED, FURTHER), crop, digest(crop), endless)
+    pieces = engine.converse((ANSWERED, FURTHER), crop, digest(crop), Sampling(max_tokens=1200))
     await anext(pieces)
-    assert engine._llm is not None
-    assert engine._llm.output_processor.has_unfinished_requests()
+    assert llm.output_processor.has_unfinished_requests()
     await pieces.aclose()
-    assert not engine._llm.output_processor.has_unfinished_requests()
+    assert len(aborted) == 1
+    assert not llm.output_processor.has_unfinished_requests()
     assert engine.figures().requests == before
 
 
