@@ -32,6 +32,9 @@ def score(
 ) -> int:
     """Score what INPUT names and OUTPUT does not hold yet; returns the exit code.
 
+    A run that an earlier command left open is finished first, and then what is new since is planned, unless
+    `run.max_images` bounds what this command may do.
+
     Args:
         name: the user's name of the run. A finished run of this name is not followed by another.
         retry: statuses that are planned again whatever they are and however often they were tried.
@@ -55,56 +58,75 @@ def _score(
     retry: Collection[Status],
     verbose: bool,
 ) -> int:
-    started = time.monotonic()
     require_apart(input_uri, output_uri)
-    images = outside(list_images(input_uri, config.run.uri_column), output_uri)
+
+    def listing() -> Iterator[PlannedImage]:
+        return outside(list_images(input_uri, config.run.uri_column), output_uri)
+
+    images = listing()
     if not VerdictTable.exists(output_uri):
         images = _proved_listing(images)
     bundle = resolve_bundle(config.bundle)
     check_adapter(bundle)
     current = fingerprint(config.scoring, bundle.digests)
     table = VerdictTable.open(output_uri, create=True)
-    begun = table.open_run()
-    run = table.plan(
-        images,
-        fingerprint=current,
-        settings={
-            "scoring": config.scoring.to_dict(),
-            "bundle": bundle.digests,
-            "warning": bundle.warning,
-            "input": absolute(input_uri),
-        },
-        name=name,
-        retry=retry,
-        shard_size=config.run.shard_size,
-        shard_bytes=config.run.shard_bytes,
-        max_images=config.run.max_images,
-    )
-    if run is None:
-        print(f"nothing to do: {input_uri} is settled in {output_uri} under fingerprint {current}")
-        return last_exit_code(table.runs(), current, absolute(input_uri))
-    if begun and begun.ordinal == run.ordinal and (begun.plan.name != name or retry or config.run.max_images):
-        print(
-            f"run {run.ordinal} was begun earlier and is finished first, as planned: what is new since "
-            "and what is to be retried are for the same command after it",
-            file=sys.stderr,
+    leftover: Summary | None = None
+    while True:
+        started = time.monotonic()
+        begun = table.open_run()
+        run = table.plan(
+            images,
+            fingerprint=current,
+            settings={
+                "scoring": config.scoring.to_dict(),
+                "bundle": bundle.digests,
+                "warning": bundle.warning,
+                "input": absolute(input_uri),
+            },
+            name=name,
+            retry=retry,
+            shard_size=config.run.shard_size,
+            shard_bytes=config.run.shard_bytes,
+            max_images=config.run.max_images,
         )
-    job = Job(output=table.uri, run=run.ordinal, fingerprint=current, bundle=bundle.location, config=config)
+        if run is None:
+            if leftover is None:
+                print(f"nothing to do: {input_uri} is settled in {output_uri} under fingerprint {current}")
+            return last_exit_code(table.runs(), current, absolute(input_uri))
+        job = Job(
+            output=table.uri, run=run.ordinal, fingerprint=current, bundle=bundle.location, config=config
+        )
+        summary = _finish(job, table, run, absolute(input_uri), verbose=verbose)
+        _report(summary, time.monotonic() - started, output_uri, config.run.max_failure_rate)
+        _tell_rest(run, name, bundle.warning)
+        if not is_leftover(run, begun, name) or summary.abandoned:
+            return max(summary.exit_code, leftover.exit_code if leftover else 0)
+        if config.run.max_images:
+            print(f"run {run.ordinal} was begun earlier: what is new since is for the same command after it")
+            return summary.exit_code
+        leftover, images = summary, listing()
+
+
+def is_leftover(run: Run, begun: Run | None, name: str | None) -> bool:
+    """Whether `run`, now finished, was an earlier command's, so that what is new since was not planned.
+
+    Args:
+        begun: the run that was open when this command came.
+        name: what this command calls its run. One that was begun under this name is its own.
+    """
+    return begun is not None and begun.ordinal == run.ordinal and (name is None or run.plan.name != name)
+
+
+def _finish(job: Job, table: VerdictTable, run: Run, images: str, *, verbose: bool) -> Summary:
+    """Score the open shards of the run and close it; `images` is its INPUT."""
 
     def close() -> Summary:
         earlier = [other for other in table.runs() if other.ordinal < run.ordinal]
-        before = last_exit_code(earlier, current, absolute(input_uri))
-        return run.close(exit_code(*_statuses_of(table, run), before, config.run.max_failure_rate))
+        before = last_exit_code(earlier, run.fingerprint, images)
+        return run.close(exit_code(*_statuses_of(table, run), before, job.config.run.max_failure_rate))
 
     _drive_open_shards(job, run, lambda: close().exit_code, verbose=verbose)
-    summary = run.summary() or close()
-    _report(summary, time.monotonic() - started, output_uri, config.run.max_failure_rate)
-    if run.plan.n_left:
-        again = "the same command, under another name," if name else "the same command"
-        print(f"{run.plan.n_left} more images are to be done: {again} does the next of them")
-    if bundle.warning:
-        print(f"ffaa: {bundle.warning}", file=sys.stderr)
-    return summary.exit_code
+    return run.summary() or close()
 
 
 def _proved_listing(images: Iterator[PlannedImage]) -> Iterator[PlannedImage]:
@@ -199,3 +221,11 @@ def _report(summary: Summary, seconds: float, output_uri: str, max_failure_rate:
     if summary.abandoned:
         print(f"run {summary.run} was abandoned: the same command scores in a new run what has no row yet")
     print(f"see them with: ffaa table show {output_uri}")
+
+
+def _tell_rest(run: Run, name: str | None, warning: str | None) -> None:
+    if run.plan.n_left:
+        again = "the same command, under another name," if name else "the same command"
+        print(f"{run.plan.n_left} more images are to be done: {again} does the next of them")
+    if warning:
+        print(f"ffaa: {warning}", file=sys.stderr)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ffaa_core.table import Run, VerdictTable
-from ray_jobs.score.end_to_end import exit_code, last_exit_code
+from ray_jobs.score.end_to_end import exit_code, is_leftover, last_exit_code
 from tests.ffaa_core.table.shards import images, score_all
 
 
@@ -61,3 +61,24 @@ def test_the_exit_code_that_is_handed_on_is_that_of_the_last_finished_run(tmp_pa
     elsewhere.close(0)
     assert last_exit_code(table.runs(), "f", "in") == 3
     assert last_exit_code(table.runs(), "g", "in") == 0
+
+
+@pytest.mark.parametrize(
+    ("begun_as", "called", "expected"),
+    [
+        ("monday", "tuesday", True),
+        ("monday", None, True),
+        (None, None, True),
+        ("monday", "monday", False),
+    ],
+)
+def test_a_run_that_was_open_is_left_over_unless_it_has_this_commands_name(
+    tmp_path: Path, begun_as: str | None, called: str | None, expected: bool
+) -> None:
+    table = VerdictTable.open(str(tmp_path / "out"), create=True)
+    begun = table.plan(images(2), fingerprint="f", settings={}, name=begun_as)
+    run = table.plan([], fingerprint="f", settings={}, name=called)
+    assert begun is not None
+    assert run is not None
+    assert is_leftover(run, begun, called) is expected
+    assert not is_leftover(run, None, called)

@@ -50,6 +50,29 @@ def test_the_second_night_scores_what_is_new_changed_or_transient_and_nothing_el
 
 
 @pytest.mark.slow
+def test_a_night_finishes_what_the_one_before_left_open_and_then_scores_what_is_new(
+    scripted: Ffaa, make_images: Callable[[Path, int], Path], tmp_path: Path
+) -> None:
+    images, output = make_images(tmp_path / "images", 20), tmp_path / "table"
+    night = ("score", images, output, "--faces", "whole_image", "--shard-size", "4")
+    monday = scripted.with_environment(FFAA_TEST_FACE_S="0.5").start(*night, "--run", "monday")
+    while not list(output.glob("runs/1/commits/*.json")):
+        assert monday.poll() is None
+        time.sleep(0.05)
+    monday.kill()
+    monday.wait()
+    make_images(images, 23)
+
+    tuesday = scripted(*night, "--run", "tuesday")
+
+    assert tuesday.returncode == 0, tuesday.stderr
+    first, second = VerdictTable.open(str(output)).runs()
+    assert (first.plan.name, first.n_images, first.open_shards()) == ("monday", 20, [])
+    assert (second.plan.name, second.n_images, second.open_shards()) == ("tuesday", 3, [])
+    assert scripted("table", "verify", output).returncode == 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("later_s", [0, 8])
 def test_two_drivers_of_one_run_make_one_row_of_each_image_and_tell_of_work_done_twice(
     scripted: Ffaa, make_images: Callable[[Path, int], Path], tmp_path: Path, later_s: float
