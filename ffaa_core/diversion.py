@@ -21,9 +21,7 @@ def libraries_diverted(*, verbose: bool) -> Iterator[TextIO]:
     with ExitStack() as stack:
         ours = stack.enter_context(os.fdopen(os.dup(2), "w", encoding="utf-8"))
         stdout = stack.enter_context(os.fdopen(os.dup(1), "w"))
-        log = stack.enter_context(
-            tempfile.NamedTemporaryFile(prefix="ffaa-", suffix=".log", delete=False)
-        )
+        log = stack.enter_context(tempfile.NamedTemporaryFile(prefix="ffaa-", suffix=".log", delete=False))
         _point_standard_streams(log.fileno(), log.fileno())
         try:
             yield ours
