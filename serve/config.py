@@ -6,15 +6,8 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from ffaa_core.errors import ConfigurationError
-from ffaa_core.examiner import memory_needed
-from ffaa_core.settings import (
-    STRICT,
-    AnswerSettings,
-    DecodeSettings,
-    EngineSettings,
-    FaceSettings,
-    ScoringSettings,
-)
+from ffaa_core.scorer_settings import ScorerSettings
+from ffaa_core.settings import STRICT
 from serve.sources import canonical_prefix
 
 
@@ -49,33 +42,18 @@ class ServiceSettings:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ServeConfig:
+class ServeConfig(ScorerSettings):
     """The sections of the application's `args`; all but `service` are those of `ffaa score --config`."""
 
-    bundle: str | None = None
-    decode: DecodeSettings = Field(default_factory=DecodeSettings)
-    faces: FaceSettings = Field(default_factory=FaceSettings)
-    answers: AnswerSettings = Field(default_factory=AnswerSettings)
-    engine: EngineSettings = Field(default_factory=EngineSettings)
     service: ServiceSettings = Field(default_factory=ServiceSettings)
 
     def __post_init__(self) -> None:
-        needed, given = memory_needed(self.scoring), self.service.image_mib
-        if given is not None and given < needed:
-            raise ConfigurationError(
-                f"service.image_mib is {given}, but an image within decode.max_pixels may need {needed} MiB: "
-                "raise the one or lower the other"
-            )
+        self.require_memory("service.image_mib", self.service.image_mib)
         if self.service.max_body_mib * 2**20 < self.max_body_bytes:
             raise ConfigurationError(
                 f"service.max_body_mib is {self.service.max_body_mib}, less than one request of "
                 f"decode.max_bytes, {self.decode.max_bytes}, may take: raise the one or lower the other"
             )
-
-    @property
-    def scoring(self) -> ScoringSettings:
-        """The part that can change a measurement."""
-        return ScoringSettings(decode=self.decode, faces=self.faces, answers=self.answers)
 
     @property
     def max_body_bytes(self) -> int:

@@ -6,14 +6,13 @@ pytest_plugins = [
     "tests.fixtures.bundle",
     "tests.fixtures.command",
     "tests.fixtures.engine",
-    "tests.fixtures.faces",
     "tests.fixtures.hostile",
-    "tests.fixtures.kuberay",
     "tests.fixtures.llama_tokenizer",
     "tests.fixtures.ceph",
     "tests.fixtures.moto",
     "tests.fixtures.nodes",
     "tests.fixtures.service",
+    "tests.fixtures.shared",
 ]
 
 

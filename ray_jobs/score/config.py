@@ -5,16 +5,9 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ffaa_core.errors import ConfigurationError
-from ffaa_core.examiner import IMAGE_SECONDS, memory_needed
-from ffaa_core.settings import (
-    STRICT,
-    AnswerSettings,
-    DecodeSettings,
-    EngineSettings,
-    FaceSettings,
-    ScoringSettings,
-)
+from ffaa_core.examiner import IMAGE_SECONDS
+from ffaa_core.scorer_settings import ScorerSettings
+from ffaa_core.settings import STRICT
 from ffaa_core.table.plan import SHARD_BYTES, SHARD_SIZE
 
 
@@ -50,25 +43,10 @@ class RunSettings:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ScoreConfig:
+class ScoreConfig(ScorerSettings):
     """The sections of the configuration file; each has an option of the same name for what is often set."""
 
-    bundle: str | None = None
-    decode: DecodeSettings = Field(default_factory=DecodeSettings)
-    faces: FaceSettings = Field(default_factory=FaceSettings)
-    answers: AnswerSettings = Field(default_factory=AnswerSettings)
-    engine: EngineSettings = Field(default_factory=EngineSettings)
     run: RunSettings = Field(default_factory=RunSettings)
 
     def __post_init__(self) -> None:
-        needed = memory_needed(self.scoring)
-        if self.run.image_mib is not None and self.run.image_mib < needed:
-            raise ConfigurationError(
-                f"run.image_mib is {self.run.image_mib}, but an image within decode.max_pixels may need "
-                f"{needed} MiB: raise the one or lower the other"
-            )
-
-    @property
-    def scoring(self) -> ScoringSettings:
-        """The part that can change a measurement."""
-        return ScoringSettings(decode=self.decode, faces=self.faces, answers=self.answers)
+        self.require_memory("run.image_mib", self.run.image_mib)
