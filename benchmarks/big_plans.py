@@ -233,9 +233,7 @@ def plot(results: dict[str, dict[str, Any]], file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
-def _pace(
-    commits_at: Sequence[float], shard_size: float, pieces: int = 50
-) -> tuple[list[float], list[float]]:
+def _pace(commits_at: Sequence[float], shard_size: float) -> tuple[list[float], list[float]]:
     """Milliseconds per image in each of `PIECES` equal pieces of a run."""
     last = len(commits_at) - 1
     edges = sorted({round(i * last / PIECES) for i in range(PIECES + 1)})

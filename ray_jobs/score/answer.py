@@ -45,7 +45,7 @@ class AnswerStage:
         self._environment = environment() | self._engine.description
         self._room = asyncio.Semaphore(job.config.engine.max_concurrent_faces)
         self._turn = asyncio.Lock()
-        self._pulse = Pulse(job.config.run.hang_minutes * 60)
+        self._pulse = Pulse(job.config.run.hang_seconds)
 
     async def start_engine(self, job: Job) -> AnswerEngine:
         """Load the bundle's multimodal LLM; other engines override this."""

@@ -73,13 +73,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score, and return the exit code."""
-    from ffaa_core.config import read_config
-    from ffaa_core.settings import from_mapping
-    from ray_jobs.score.config import ScoreConfig
-    from ray_jobs.score.end_to_end import score
     from ray_jobs.score.supervisor import supervised
 
     if (code := supervised()) is not None:
         return code
+    from ffaa_core.config import read_config
+    from ffaa_core.settings import from_mapping
+    from ray_jobs.score.config import ScoreConfig
+    from ray_jobs.score.end_to_end import score
+
     config = from_mapping(ScoreConfig, read_config(args.config, settings_of(args)))
     return score(config, args.input, args.output, name=args.run_name, retry=args.retry, verbose=args.verbose)

@@ -38,11 +38,14 @@ def drive(
     close: Callable[[], int] | None = None,
     answer_stage: type[AnswerStage] = AnswerStage,
     judge_stage: type[JudgeStage] = JudgeStage,
-) -> None:
+) -> str | None:
     """Score and commit the open `shards` of `run`, showing how it goes.
 
     Args:
         close: called once all is committed; returns the exit code, which is told while Ray still runs.
+
+    Returns:
+        The name of the signal that came meanwhile, if one did.
 
     Raises:
         FFAAError: what a stage could not turn into an image's status, such as a bundle that does not fit.
@@ -83,6 +86,9 @@ def drive(
                     metrics.committed(**came_to)
             except ray.exceptions.RayError as error:
                 raise told_failure(progress) or JobError(f"the job ended early: {explain(error)}") from error
+            except JobError:
+                if not request.received or run.open_shards():
+                    raise
             with suppress(ray.exceptions.RayError):  # all is committed: what could not be told is not missed
                 if lost := totals_now().get("shards lost"):
                     display.tell(f"{lost} shards were committed already: the work on them was done twice")
@@ -90,6 +96,7 @@ def drive(
                 raise stopped(request.received)
             if close:
                 metrics.ended(close())
+        return request.received
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from ray_jobs.score.config import ScoreConfig
 from ray_jobs.score.display import count_lines, duration
 from ray_jobs.score.inputs import absolute, list_images, outside, require_apart
 from ray_jobs.score.job import Job
-from ray_jobs.score.signals import stop_requests
+from ray_jobs.score.signals import stop_requests, stopped
 
 TOO_MANY_FAILURES = 3
 
@@ -32,8 +32,8 @@ def score(
 ) -> int:
     """Score what INPUT names and OUTPUT does not hold yet; returns the exit code.
 
-    A run that an earlier command left open is finished first, and then what is new since is planned, unless
-    `run.max_images` bounds what this command may do.
+    A run that an earlier command left open is finished first, and then what is new since is planned; not so
+    under `run.max_images` or `retry`, which may have been that command's and are then done.
 
     Args:
         name: the user's name of the run. A finished run of this name is not followed by another.
@@ -96,14 +96,17 @@ def _score(
         job = Job(
             output=table.uri, run=run.ordinal, fingerprint=current, bundle=bundle.location, config=config
         )
-        summary = _finish(job, table, run, absolute(input_uri), verbose=verbose)
+        carried = leftover.exit_code if leftover else 0
+        summary, signalled = _finish(job, table, run, absolute(input_uri), carried, verbose=verbose)
         _report(summary, time.monotonic() - started, output_uri, config.run.max_failure_rate)
         _tell_rest(run, name, bundle.warning)
         if not is_leftover(run, begun, name) or summary.abandoned:
-            return max(summary.exit_code, leftover.exit_code if leftover else 0)
-        if config.run.max_images:
-            print(f"run {run.ordinal} was begun earlier: what is new since is for the same command after it")
             return summary.exit_code
+        if config.run.max_images or retry:
+            print(f"run {run.ordinal} was begun earlier: anything else is for the same command after it")
+            return summary.exit_code
+        if signalled:
+            raise stopped(signalled)
         leftover, images = summary, listing()
 
 
@@ -117,16 +120,24 @@ def is_leftover(run: Run, begun: Run | None, name: str | None) -> bool:
     return begun is not None and begun.ordinal == run.ordinal and (name is None or run.plan.name != name)
 
 
-def _finish(job: Job, table: VerdictTable, run: Run, images: str, *, verbose: bool) -> Summary:
-    """Score the open shards of the run and close it; `images` is its INPUT."""
+def _finish(
+    job: Job, table: VerdictTable, run: Run, images: str, carried: int, *, verbose: bool
+) -> tuple[Summary, str | None]:
+    """Score the open shards of the run and close it; returns the signal, too, that came meanwhile.
+
+    Args:
+        images: its INPUT.
+        carried: the exit code of what this command has finished before, which is not to be forgotten.
+    """
 
     def close() -> Summary:
         earlier = [other for other in table.runs() if other.ordinal < run.ordinal]
         before = last_exit_code(earlier, run.fingerprint, images)
-        return run.close(exit_code(*_statuses_of(table, run), before, job.config.run.max_failure_rate))
+        code = exit_code(*_statuses_of(table, run), before, job.config.run.max_failure_rate)
+        return run.close(max(code, carried))
 
-    _drive_open_shards(job, run, lambda: close().exit_code, verbose=verbose)
-    return run.summary() or close()
+    signalled = _drive_open_shards(job, run, lambda: close().exit_code, verbose=verbose)
+    return run.summary() or close(), signalled
 
 
 def _proved_listing(images: Iterator[PlannedImage]) -> Iterator[PlannedImage]:
@@ -194,10 +205,10 @@ def _statuses_of(table: VerdictTable, run: Run) -> tuple[Counter[str], Counter[s
     return first, again
 
 
-def _drive_open_shards(job: Job, run: Run, close: Callable[[], int], *, verbose: bool) -> None:
+def _drive_open_shards(job: Job, run: Run, close: Callable[[], int], *, verbose: bool) -> str | None:
     shards = run.open_shards()
     if not shards:
-        return
+        return None
     from ray_jobs.score.driver import drive
 
     print(
@@ -205,7 +216,7 @@ def _drive_open_shards(job: Job, run: Run, close: Callable[[], int], *, verbose:
         f"fingerprint {run.fingerprint}",
         file=sys.stderr,
     )
-    drive(job, run, shards, verbose=verbose, close=close)
+    return drive(job, run, shards, verbose=verbose, close=close)
 
 
 def _report(summary: Summary, seconds: float, output_uri: str, max_failure_rate: float) -> None:

@@ -32,7 +32,7 @@ class JudgeStage:
         with failures_told(progress), loading(progress, "MIDS"):
             self._judge = BeatingJudge(self.load_judge(job), self._beat)
             self._run = job.open_run()
-        self._pulse = Pulse(job.config.run.hang_minutes * 60)
+        self._pulse = Pulse(job.config.run.hang_seconds)
         self._writer = uuid.uuid4().hex
         self._environment = environment()
 
@@ -90,7 +90,7 @@ class JudgeStage:
             self._progress.report.remote(shard, "shards lost", 1)
         self._progress.leave.remote(shard)
         commit = outcome.commit
-        came_to = {"counts": asdict(commit.counts), "engine": commit.engine}
+        came_to = {"won": outcome.won, "counts": asdict(commit.counts), "engine": commit.engine}
         return pa.table({"shard": [shard], "came_to": [json.dumps(came_to)]})
 
     def _beat(self) -> None:

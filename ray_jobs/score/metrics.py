@@ -33,13 +33,18 @@ class RunMetrics:
         self._loads = dict(actors)
         self._tell_shards()
 
-    def committed(self, counts: Mapping[str, Any], engine: Mapping[str, Any]) -> None:
+    def committed(self, *, won: bool, counts: Mapping[str, Any], engine: Mapping[str, Any]) -> None:
         """A shard is committed.
 
         Args:
+            won: this run's driver had it committed, and no other, who counts it already.
             counts: the commit's, as a mapping.
             engine: its engine figures.
         """
+        self._n_open, self._n_committed = self._n_open - 1, self._n_committed + 1
+        self._tell_shards()
+        if not won:
+            return
         for status, count in counts["statuses"].items():
             self._add(self._images, count, {"status": status})
         self._add(self._faces, counts["faces"])
@@ -47,8 +52,6 @@ class RunMetrics:
         self._add(self._tokens, engine["prompt_tokens"] - cached, {"kind": "prompt_computed"})
         self._add(self._tokens, cached, {"kind": "prompt_cached"})
         self._add(self._tokens, engine["generated_tokens"], {"kind": "generated"})
-        self._n_open, self._n_committed = self._n_open - 1, self._n_committed + 1
-        self._tell_shards()
 
     def loads(self, model: str, total: int) -> None:
         """So many times a process has begun to load this model, in all: more than there are actors."""

@@ -23,6 +23,7 @@ class StopRequest:
         self.received: str | None = None
         self._patient = patient
         self._received_at = -SAME_S
+        self._raised = False
 
     def receive(self, number: int, _: FrameType | None) -> None:
         """Handle a signal."""
@@ -30,10 +31,13 @@ class StopRequest:
         if now - self._received_at < SAME_S:
             return
         self._received_at = now
+        if self._raised:  # whoever sends yet another means it
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
         first, self.received = self.received is None, signal.Signals(number).name
         if first and self._patient:
             return
-        signal.signal(number, signal.SIG_DFL)  # whoever sends yet another means it
+        self._raised = True
         raise stopped(self.received)
 
 

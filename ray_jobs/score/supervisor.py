@@ -56,7 +56,7 @@ def _await(worker: int, farewell: int) -> int:
     code = os.waitstatus_to_exitcode(status)
     os.set_blocking(farewell, False)
     with suppress(BlockingIOError):
-        if os.read(farewell, 1):
+        if os.read(farewell, 1) and code >= 0:
             return code
     if code == JobError.exit_code:
         return code

@@ -63,9 +63,14 @@ class Whereabouts:
         self._steps = 0
         self._waits, self._wait = 0, ""
         self._stopping = False
+        self._done: set[int] = set()
 
     def enter(self, shard: int, step: Step, process: str) -> bool:
-        """Note that a shard has come to a step; False if it must not begin it, since the run stops."""
+        """Note that a shard has come to a step; False if it must not begin it, since the run stops or the
+        shard is committed: a node that was cut off goes on with what others have done meanwhile.
+        """
+        if shard in self._done:
+            return False
         if self._stopping and step in ("fetch", "answer") and shard not in self._in_flight():
             self._shards.pop(shard, None)
             return False
@@ -80,6 +85,7 @@ class Whereabouts:
 
     def leave(self, shard: int) -> None:
         """Note that a shard is committed."""
+        self._done.add(shard)
         self._shards.pop(shard, None)
         self.move()
 

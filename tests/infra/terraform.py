@@ -1,4 +1,4 @@
-"""Running Terraform on the module, with no network: its provider comes from a mirror on this machine."""
+"""Running Terraform on the module, with no network: its provider comes from a mirror."""
 
 import json
 import os
@@ -16,10 +16,10 @@ MIRROR = "FFAA_TERRAFORM_PROVIDERS"
 
 
 def mirror() -> Path | None:
-    """The named mirror, or one that lies two levels below the root of this machine."""
+    """The named mirror, or one below /opt."""
     if named := os.environ.get(MIRROR):
         return Path(named)
-    found = sorted(Path("/").glob("*/*/registry.*/hashicorp/aws"))
+    found = sorted(Path("/opt").glob("*/registry.*/hashicorp/aws"))
     return found[0].parents[2] if found else None
 
 

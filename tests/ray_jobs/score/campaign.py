@@ -36,7 +36,7 @@ STAGE_OF = {"answer": "answer", "engine": "answer", "judge": "judge"}
 KILLS_A_STAGE_TAKES = 3
 """Kills of a stage within one life of the command: by the fourth a face may rightly be held guilty."""
 OUTAGE_S = 5
-MOVES_WITHIN_S = 600
+MOVES_WITHIN_S = 300
 """How soon a command must have committed a shard, ended, or started what is to be killed."""
 GONE_S = 30
 """How soon nothing may be left of a command."""

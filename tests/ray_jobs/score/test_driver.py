@@ -121,7 +121,7 @@ def test_faces_that_kill_or_hang_the_engine_or_mids_cost_their_images_and_no_oth
             return DeadlyJudge()
 
     job, run = planned(images, tmp_path / "out", demo_bundle, shard_size=4)
-    job = replace(job, config=replace(CONFIG, run=RunSettings(hang_minutes=0.03)))
+    job = replace(job, config=replace(CONFIG, run=RunSettings(hang_minutes=0.06)))
     shards = run.open_shards()
     drive(job, run, shards, verbose=False, answer_stage=DeadlyAnswerStage, judge_stage=DeadlyJudgeStage)
 

@@ -10,7 +10,7 @@ from ffaa_core.settings import CROP_SIZE
 from ray_jobs.score.pulse import BeatingJudge
 from tests.ray_jobs.score.scripted import ScriptedJudge
 
-PROLOGUE = "import ctypes, time; from ray_jobs.score.pulse import Pulse; pulse = Pulse(0.5)\n"
+PROLOGUE = "import ctypes, time; from ray_jobs.score.pulse import Pulse; pulse = Pulse(2)\n"
 
 
 def end_of(deeds: str) -> subprocess.CompletedProcess[str]:
@@ -35,8 +35,8 @@ def test_work_that_hangs_ends_its_process_and_says_where_it_stood(hang: str) -> 
 def test_neither_slow_work_that_goes_on_nor_idleness_ends_a_process() -> None:
     ended = end_of(
         "with pulse.working(), pulse.working():\n"
-        "    for _ in range(4): time.sleep(0.3); pulse.beat()\n"
-        "pulse.beat(); time.sleep(1)"
+        "    for _ in range(5): time.sleep(0.5); pulse.beat()\n"
+        "pulse.beat(); time.sleep(2.5)"
     )
     assert (ended.returncode, ended.stderr) == (0, "")
 
