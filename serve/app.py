@@ -66,6 +66,7 @@ def assemble(release: Release, engine: type[Engine] = Engine, judge: type[Judge]
         max_ongoing_requests=MEMORY_CALLS,
         max_queued_requests=service.max_requests,
         ray_actor_options={"num_cpus": 0},
+        **patience,
     )
     gateways = _deployment(
         ray_serve.ingress()(Gateway),

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from ffaa_core.conversation import Turn
 from ffaa_core.engine.base import ConversingEngine, Crop, Piece, Sampling
-from ffaa_core.environment import environment
 from ffaa_core.errors import EngineDeadError
 from ffaa_core.pipeline import PendingImage, answer
 from serve.release import Release
@@ -30,7 +29,6 @@ class Engine:
         settings = release.config.engine
         self._answers = release.config.answers
         self._engine = await self.start_engine(release)
-        self._environment = await asyncio.to_thread(environment) | self._engine.description
         self._room = asyncio.Semaphore(settings.max_concurrent_faces)
         self._under_way = 0
 
@@ -71,10 +69,6 @@ class Engine:
     async def figures(self) -> dict[str, Any]:
         """What was done since the start, as `EngineFigures`, and how many `images` are under way."""
         return asdict(self._engine.figures()) | {"images": self._under_way}
-
-    async def environment(self) -> dict[str, str]:
-        """Versions, hardware, and what the engine runs with."""
-        return self._environment
 
     async def check_health(self) -> None:
         """Called by Ray Serve every few seconds: an engine that has died idle is noticed, too."""

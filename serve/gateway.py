@@ -32,6 +32,8 @@ from serve.uploads import Uploads
 
 EXAMINED_AT_ONCE = 4
 """Images that one gateway decodes beside each other, where it has as many cores."""
+MEMORY_S = 1.0
+"""How long a verdict waits for the memory to take its image, which takes it no time."""
 WARM_UP_PAUSE_S = 1.0
 """Between two attempts to warm up."""
 
@@ -183,9 +185,10 @@ class Gateway:
     async def _remember(self, owner: str, verdict: ImageVerdict, crops: Sequence[Crop]) -> str | None:
         """The image's id, or None while there is no memory: the verdict does not wait for it."""
         try:
-            image_id: str = await call(self.memory.remember, owner, verdict, crops)
-        except ProblemError as problem:
-            log.warning("an image is not remembered: %s", problem)
+            async with asyncio.timeout(MEMORY_S):
+                image_id: str = await call(self.memory.remember, owner, verdict, crops)
+        except (ProblemError, TimeoutError) as error:
+            log.warning("an image is not remembered: %s %s", type(error).__name__, error)
             return None
         return image_id
 

@@ -203,6 +203,14 @@ class Gone:
         raise RayActorError()
 
 
+class Silent:
+    """A deployment whose replicas never answer."""
+
+    async def remember(self, *_: object) -> str:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
 @cache
 def examiner(max_bytes: int) -> Examiner:
     """One for all services: its process takes a second to start, and ends with the tests."""

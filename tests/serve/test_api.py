@@ -14,7 +14,7 @@ from ray.serve.exceptions import BackPressureError
 
 from serve.envelope import SECURITY_HEADERS
 from serve.replies import Detail, ScoreReply
-from tests.serve.stand_ins import FINGERPRINT, KEY, OTHER_KEY, Gone, Handle, Service
+from tests.serve.stand_ins import FINGERPRINT, KEY, OTHER_KEY, Gone, Handle, Service, Silent
 
 MakeService = Callable[..., Service]
 
@@ -297,8 +297,11 @@ async def test_a_service_that_ends_admits_nothing_and_finishes_what_it_has(
     await draining
 
 
-async def test_a_verdict_does_not_wait_for_the_memory(service: Service, picture: bytes) -> None:
-    service.gateway.memory = Handle(Gone())
+@pytest.mark.parametrize("memory", [Gone(), Silent()])
+async def test_a_verdict_does_not_wait_for_the_memory(
+    service: Service, picture: bytes, memory: object
+) -> None:
+    service.gateway.memory = Handle(memory)
     reply = await score(service, picture)
     assert (reply.status_code, reply.json()["image_id"]) == (200, None)
 
