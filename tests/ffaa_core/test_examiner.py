@@ -51,7 +51,8 @@ def processes() -> Callable[[], list[psutil.Process]]:
     """Lists the processes that examiners have started since the test began."""
 
     def children() -> list[psutil.Process]:
-        return [p for p in psutil.Process().children() if "examiner_process" in " ".join(p.cmdline())]
+        living = filter(runs, psutil.Process().children())
+        return [process for process in living if "examiner_process" in " ".join(process.cmdline())]
 
     others = children()
     return lambda: [process for process in children() if process not in others]
