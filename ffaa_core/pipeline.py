@@ -144,4 +144,8 @@ def _conclude_face(pending: PendingFace, logits: Logits | None) -> FaceVerdict:
         crop_sha256=pending.face.crop_sha256,
         answers=tuple(JudgedAnswer(answer=answer) for answer in pending.answers),
     )
-    return face if logits is None else judge(face, pending.answers, logits.tolist())
+    if logits is None:
+        return face
+    # MIDS reads nothing of an answer but its masked text: for equal texts only noise could tell two apart.
+    masked = [answer.fields and answer.fields.masked() for answer in pending.answers]
+    return judge(face, pending.answers, [logits[masked.index(text)].tolist() for text in masked])

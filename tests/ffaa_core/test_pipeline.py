@@ -194,3 +194,15 @@ def test_a_malformed_answer_or_a_failing_judge_fails_its_face_only() -> None:
     assert verdict.status is Status.JUDGE_FAILED
     assert verdict.verdict is None
     assert len(verdict.faces[2].answers) == 3
+
+
+def test_of_answers_that_read_the_same_the_order_decides_and_not_noise() -> None:
+    class NoisyJudge:
+        def logits(self, crops: list[Crop], masked_answers: list[list[str]]) -> list[Any]:
+            return [np.array([[1.0, 0, 0, 0], [1.0, 0, 0, 0], [1.0 + 1e-6, 0, 0, 0]]) for _ in crops]
+
+    judge: Any = NoisyJudge()
+    (verdict,) = conclude([answered(image_of(20))], judge)
+    (face,) = verdict.faces
+    assert face.chosen is Question.OPEN
+    assert len({of.match_score for of in face.answers}) == 1

@@ -5,8 +5,9 @@ import os
 import pytest
 
 from ffaa_core.errors import ConfigurationError, JobError
+from ffaa_core.settings import EngineSettings
 from ray_jobs.score.cluster import cluster, divide, foreseen
-from ray_jobs.score.config import EngineSettings, RunSettings, ScoreConfig
+from ray_jobs.score.config import RunSettings, ScoreConfig
 from ray_jobs.score.ray_settings import DRIVER_SETTINGS
 
 
