@@ -137,5 +137,6 @@ def test_of_two_that_abandon_beside_a_working_driver_every_shard_has_one_winner(
     assert failures == []
     assert summaries[0] == summaries[1]
     assert {row["shard"] for row in rows(any_table)} == won
-    assert any_table.plan(images(n_shards), **WAY).n_images == n_shards - len(won)
+    left = any_table.plan(images(n_shards), **WAY)  # None where the writers were quicker everywhere
+    assert (left.n_images if left else 0) == n_shards - len(won)
     assert problems_of(any_table) == []
