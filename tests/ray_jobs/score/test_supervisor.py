@@ -120,3 +120,4 @@ def test_the_work_ends_with_a_killed_command(started: "list[subprocess.Popen[str
     (worker,) = psutil.Process(command.pid).children()
     command.kill()
     worker.wait(10)
+    assert not worker.is_running()
