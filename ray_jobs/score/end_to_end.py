@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain
 
+import pyarrow.compute as pc
+
 from ffaa_core.bundle import Bundle, resolve_bundle
 from ffaa_core.errors import ConfigurationError
 from ffaa_core.settings import fingerprint
 from ffaa_core.table import PlannedImage, Run, Summary, VerdictTable
-from ffaa_core.table.reader import read_runs
+from ffaa_core.table.reader import read_commit
 from ffaa_core.verdict import Status
 from ray_jobs.score.config import ScoreConfig
 from ray_jobs.score.display import count_lines, duration
@@ -196,12 +198,23 @@ def _failed(statuses: Mapping[str, int]) -> int:
 
 
 def _statuses_of(table: VerdictTable, run: Run) -> tuple[Counter[str], Counter[str]]:
-    """The run's rows by status: of images tried for the first time, and of the others."""
+    """The run's rows by status: of images tried for the first time, and of the others.
+
+    Data files are read only of shards with images that are tried again.
+    """
+    with_repeats = set[int]()
+    for part in run.plan.parts:
+        rows = run.plan_part(part)
+        with_repeats.update(rows.filter(pc.field("attempts") > 1)["shard"].to_pylist())
     first, again = Counter[str](), Counter[str]()
-    for batch in read_runs(table.store, [run], ("status", "attempts")):
-        statuses, attempts = (batch[name].to_pylist() for name in ("status", "attempts"))
-        for status, attempt in zip(statuses, attempts, strict=True):
-            (first if attempt == 1 else again)[status] += 1
+    for commit in run.commits():
+        if commit.shard not in with_repeats:
+            first.update(commit.counts.statuses)
+            continue
+        for batch in read_commit(table.store, commit, ("status", "attempts")):
+            statuses, attempts = (batch[name].to_pylist() for name in ("status", "attempts"))
+            for status, attempt in zip(statuses, attempts, strict=True):
+                (first if attempt == 1 else again)[status] += 1
     return first, again
 
 
