@@ -18,8 +18,10 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    CredentialRetrievalError,
     HTTPClientError,
     IncompleteReadError,
+    MetadataRetrievalError,
     NoCredentialsError,
     NoRegionError,
     PartialCredentialsError,
@@ -50,8 +52,18 @@ PAGE = 1000
 NOT_FOUND = {"404", "NoSuchKey", "NotFound"}
 PRECONDITION = {"412", "PreconditionFailed"}
 FORBIDDEN = {"403", "AccessDenied"}
-TRY_AGAIN = {"RequestTimeout", "SlowDown"}
+TRY_AGAIN = {"IDPCommunicationError", "RequestTimeout", "SlowDown", "Throttling", "ThrottlingException"}
+"""Of S3, and of the service that gives a workload its credentials (STS)."""
 TRY_AGAIN_STATUSES = {409, 429, 500, 502, 503, 504}
+INCONCLUSIVE = (
+    CredentialRetrievalError,  # what gives them does not answer just now
+    HTTPClientError,
+    HTTPError,
+    IncompleteReadError,
+    MetadataRetrievalError,
+    NoConnectionError,
+    ResponseParserError,
+)
 MISCONFIGURED = {
     "NoSuchBucket": "the bucket does not exist at this endpoint",
     "InvalidAccessKeyId": "the access key is not known to this endpoint",
@@ -175,6 +187,8 @@ class S3Store(Store):
         )
         try:
             return boto3.session.Session().client("s3", config=config)
+        except INCONCLUSIVE:
+            raise
         except (BotoCoreError, ValueError) as error:
             raise ConfigurationError(f"cannot use {self.uri}: {error}") from error
 
@@ -193,11 +207,15 @@ class S3Store(Store):
 
     def _try(self, verb: str, key: str, call: Callable[[Any], T]) -> T:
         """Call, again after an outcome that says nothing; other failures become FFAA errors."""
-        client = self._client  # a second's work, and no part of the patience
         patience = Patience()
         while True:
             try:
-                answer = call(client)
+                answer = call(self._client)
+            except RecursionError as error:
+                raise ConfigurationError(
+                    f"cannot {verb} {self.uri_of(key)}: the endpoint redirects every request: is it an S3 "
+                    "server, and is AWS_REGION its region?"
+                ) from error
             except (BotoCoreError, ClientError, HTTPError, ResponseParserError) as error:
                 _raise_ours(error)
                 failure = self._failure(verb, key, error)
@@ -312,6 +330,4 @@ def _inconclusive(error: Exception) -> bool:
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         return status in TRY_AGAIN_STATUSES or _code(error) in TRY_AGAIN
-    return isinstance(
-        error, HTTPClientError | NoConnectionError | HTTPError | IncompleteReadError | ResponseParserError
-    )
+    return isinstance(error, INCONCLUSIVE)

@@ -58,7 +58,7 @@ def scratch() -> Iterator[Scratch]:
     """An empty scratch place in the system's temporary folder, removed at the end.
 
     Raises:
-        StorageError: the temporary folder is full.
+        StorageError: the temporary folder is full, or memory is.
     """
     import duckdb
 
@@ -72,8 +72,13 @@ def scratch() -> Iterator[Scratch]:
         try:
             with duckdb.connect(":memory:", config=config) as connection:
                 yield Scratch(connection)
-        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        except duckdb.IOException as error:
             raise StorageError(
                 f"cannot sort in the temporary folder {folder}: {error}; free some space or set TMPDIR to a "
                 "larger disk"
+            ) from error
+        except duckdb.OutOfMemoryException as error:
+            raise StorageError(
+                f"cannot sort with {MEMORY} of memory and the disk of {folder}: {error}; if that is full, "
+                "free some space or set TMPDIR to a larger one, else give the machine more memory"
             ) from error

@@ -21,6 +21,8 @@ OOM_RETRIES = 5
 SHUTDOWN_S = 120.0
 """How long Ray may take to end. Its processes end with this one in any case."""
 
+VERSION_MISMATCH = "Version mismatch"
+"""What Ray says, in a RuntimeError, of a cluster with another version of Ray or Python."""
 JUDGE_GPU_SHARE = 0.1
 """MIDS beside an engine needs about 3 GiB of a GPU; `gpu_memory_utilization` leaves it that much."""
 
@@ -86,8 +88,9 @@ def cluster(config: ScoreConfig, *, verbose: bool) -> Iterator[Shares]:
     """Ray for the duration of the block: the cluster RAY_ADDRESS names, else one of this machine's own.
 
     Raises:
-        ConfigurationError: this machine's own has too few cores or GPUs for the actors asked for.
-        JobError: the cluster cannot be reached.
+        ConfigurationError: this machine's own has too few cores or GPUs for the actors asked for, or the
+            cluster has another version of Ray or Python, or wants a token.
+        JobError: the cluster cannot be reached, or Ray does not start.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_task_oom_retries", str(OOM_RETRIES))
@@ -97,6 +100,7 @@ def cluster(config: ScoreConfig, *, verbose: bool) -> Iterator[Shares]:
         for name, value in DRIVER_SETTINGS.items():
             os.environ.setdefault(f"RAY_{name}", str(value))
     import ray.data
+    import ray.exceptions
 
     level = logging.INFO if verbose else logging.CRITICAL
     logging.getLogger("ray.data").setLevel(level)
@@ -113,7 +117,9 @@ def cluster(config: ScoreConfig, *, verbose: bool) -> Iterator[Shares]:
         raise  # a signal's
     except Exception as error:  # on a busy machine a bare one
         where = f"join the Ray cluster at {address} (RAY_ADDRESS)" if address else "start Ray on this machine"
-        raise JobError(f"cannot {where}: {error}") from error
+        refused = isinstance(error, ray.exceptions.AuthenticationError) or VERSION_MISMATCH in str(error)
+        kind = ConfigurationError if refused else JobError
+        raise kind(f"cannot {where}: {error}") from error
     try:
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         cpus, gpus = foreseen(resources, config, joined=bool(address))

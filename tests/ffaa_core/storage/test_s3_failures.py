@@ -1,16 +1,19 @@
 """What each verb of the S3 store makes of an answer that is no success, and how long it tries."""
 
+import json
 import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from botocore.utils import ContainerMetadataFetcher
 
 from ffaa_core.errors import (
     AlreadyExistsError,
@@ -95,6 +98,24 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+class Identity(BaseHTTPRequestHandler):
+    """What gives a container its credentials, as on EKS and ECS; it fails at first."""
+
+    left_to_fail = 0
+
+    def do_GET(self) -> None:
+        failing = Identity.left_to_fail > 0
+        Identity.left_to_fail -= failing
+        credentials = {"AccessKeyId": "x", "SecretAccessKey": "x", "Token": "x"}
+        credentials["Expiration"] = (datetime.now(UTC) + timedelta(hours=6)).isoformat()
+        self.send_response(500 if failing else 200)
+        self.end_headers()
+        self.wfile.write(b"" if failing else json.dumps(credentials).encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 @pytest.fixture(scope="module")
 def one_server() -> Iterator[ScriptedServer]:
     """One for all tests: a client takes half a second to make."""
@@ -164,6 +185,42 @@ def test_a_request_that_arrived_too_slowly_is_sent_again(store: S3Store, server:
     server.script = [(400, "RequestTimeout")]
     upload(store)
     assert server.n_requests == 2
+
+
+@pytest.mark.parametrize("code", ["Throttling", "ThrottlingException", "IDPCommunicationError"])
+def test_what_asks_for_patience_by_a_400_is_tried_again(
+    code: str, store: S3Store, server: ScriptedServer
+) -> None:
+    server.script = [(400, code)] * 2
+    assert VERBS["read"](store)
+    assert server.n_requests == 3
+
+
+def test_credentials_that_do_not_come_at_first_are_asked_for_again(
+    server: ScriptedServer, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(ContainerMetadataFetcher, "SLEEP_TIME", 0)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Identity) as identity:
+        threading.Thread(target=identity.serve_forever, daemon=True).start()
+        monkeypatch.setenv(
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{identity.server_port}/credentials"
+        )
+        Identity.left_to_fail = 4  # botocore itself asks three times
+        assert VERBS["read"](cast(S3Store, open_store("s3://bucket-of-a-workload")))
+        identity.shutdown()
+    assert len(waits) == 1
+    assert Identity.left_to_fail == 0
+
+
+def test_an_endpoint_that_redirects_whatever_it_is_asked_is_an_error_of_configuration(
+    store: S3Store, server: ScriptedServer
+) -> None:
+    server.script, server.for_ever = [(301, "PermanentRedirect")], True
+    for verb in VERBS:
+        with pytest.raises(ConfigurationError, match=r"redirects every request"):
+            VERBS[verb](store)
 
 
 @pytest.mark.parametrize("verb", READS)

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from ray._private.utils import check_version_info
 
 from ffaa_core.errors import ConfigurationError, JobError
 from ffaa_core.settings import EngineSettings
@@ -92,6 +93,20 @@ def test_a_ray_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("ray.init", init)
     with (
         pytest.raises(JobError, match=r"cannot start Ray on this machine: .* timed out"),
+        cluster(config(), verbose=False),
+    ):
+        pass
+
+
+def test_a_cluster_of_another_version_is_an_error_of_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        others = {"ray_version": "1.0.0", "python_version": "3.7.0"}
+        check_version_info(others, "127.0.0.1", raise_on_mismatch=True)
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.init", init)
+    with (
+        pytest.raises(ConfigurationError, match=r"(?s)Version mismatch.*Ray: 1\.0\.0"),
         cluster(config(), verbose=False),
     ):
         pass
