@@ -1,0 +1,109 @@
+"""Faces per second of `ffaa serve` and of `ffaa score`, with one bundle on the same cores, in turns.
+
+A batch counts from its first commit to its last; the service from the first verdict to the last, with clients
+enough to keep it busy. Neither counts its start. What is compared is the median over the rounds.
+
+  python -m benchmarks.throughput --rounds 3 --json throughput.json
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import httpx
+
+from benchmarks.photographs import photographs
+from ffaa_core.bundle import Bundle
+from ffaa_core.bundle.demo import write_demo_bundle
+from tests.fixtures.command import FAST, Ffaa
+from tests.fixtures.service import RunningService, running_service
+
+SHARD_SIZE = 16
+CLIENTS = 24
+"""They ask again as soon as they are answered."""
+
+
+def batch(bundle: Bundle, images: Path, output: Path) -> float:
+    """Images per second of `ffaa score`, each of which has one face."""
+    ffaa = Ffaa(dict(os.environ) | {"FFAA_BUNDLE": str(bundle.path)})
+    done = ffaa("score", images, output, "--shard-size", str(SHARD_SIZE), *FAST)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    markers = sorted((output / "runs" / "1" / "commits").iterdir(), key=lambda file: file.stat().st_mtime)
+    n_images = sum(json.loads(file.read_bytes())["counts"]["faces"] for file in markers[1:])
+    return n_images / (markers[-1].stat().st_mtime - markers[0].stat().st_mtime)
+
+
+async def saturated(service: RunningService, images: Sequence[bytes]) -> float:
+    """Images per second of the service, while `CLIENTS` always wait for one."""
+    left, ended = iter(images), list[float]()
+    with service.client() as template:
+        headers = template.headers
+    async with httpx.AsyncClient(base_url=service.url, headers=headers, timeout=300) as client:
+
+        async def ask() -> None:
+            for image in left:
+                reply = await client.post("/v1/score", files={"file": image})
+                if reply.status_code != 200 or len(reply.json()["faces"]) != 1:
+                    raise RuntimeError(reply.text)
+                ended.append(time.monotonic())
+
+        await asyncio.gather(*(ask() for _ in range(CLIENTS)))
+    return (len(ended) - SHARD_SIZE) / (ended[-1] - ended[SHARD_SIZE - 1])
+
+
+def serve(bundle: Bundle, images: Sequence[bytes]) -> float:
+    """The same, from the service's start to its end."""
+    with running_service(bundle) as service:
+        return asyncio.run(saturated(service, images))
+
+
+def measure(n_images: int, rounds: int, folder: Path) -> dict[str, object]:
+    """Both, in turns."""
+    bundle, uploads = write_demo_bundle(folder / "bundle"), folder / "images"
+    images = list(islice(photographs(), n_images))
+    uploads.mkdir()
+    for number, image in enumerate(images):
+        (uploads / f"{number:05}.jpg").write_bytes(image)
+    by_batch, by_service = list[float](), list[float]()
+    for number in range(rounds):
+        by_batch.append(batch(bundle, uploads, folder / f"table-{number}"))
+        by_service.append(serve(bundle, images))
+        print(f"batch {by_batch[-1]:.2f}, service {by_service[-1]:.2f} faces/s", file=sys.stderr, flush=True)
+    return {
+        "images": n_images,
+        "batch_faces_per_s": by_batch,
+        "service_faces_per_s": by_service,
+        "ratio": statistics.median(by_service) / statistics.median(by_batch),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and write what was found."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.throughput",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--images", type=int, default=128, help="of each turn (default: %(default)d)")
+    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)d)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    args = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="ffaa-") as folder:
+        text = json.dumps(measure(args.images, args.rounds, Path(folder)), indent=1)
+    print(text)
+    if args.json:
+        args.json.write_text(text + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
