@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from ffaa_core import cli
 from ffaa_core.table import VerdictTable
 from tests.fixtures.command import FAST, Ffaa
+from tests.fixtures.processes import wait_until
 
 MakeImages = Callable[[Path, int], Path]
 
@@ -53,7 +53,7 @@ def test_a_quick_look_leaves_nothing_behind(ffaa: Ffaa, make_images: MakeImages,
     assert "shard" not in found
     assert not (tmp_path / "new").exists()
     assert done.stderr == ""
-    await_no_process(ffaa)
+    ffaa.await_no_process()
 
 
 def test_every_error_is_told_and_the_rest_looked_at(ffaa: Ffaa, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_shard_is_scored_timed_and_priced_with_the_real_models(
     assert price["dollars_per_million_least"] == pytest.approx(1000 / rates["images_per_second_most"])
     assert any("the engine applies it (merged)" in finding["text"] for finding in found)
     assert [path.name for path in output.iterdir()] == ["ffaa-table.json"]
-    await_no_process(ffaa)
+    ffaa.await_no_process()
 
 
 @pytest.mark.slow
@@ -120,22 +120,12 @@ def test_a_doctor_that_is_told_to_stop_leaves_nothing_behind(
 ) -> None:
     images, output = make_images(tmp_path / "in", 4), tmp_path / "out"
     doctor = ffaa.start("doctor", images, output, "--faces", "whole_image", *FAST)
-    deadline = time.monotonic() + 120
-    while not any("AnswerStage" in line for line in command_lines(ffaa)):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_until(lambda: any("AnswerStage" in line for line in command_lines(ffaa)), 120)
     assert list(output.glob("ffaa-doctor-*/table/runs/1/plan.json"))
     os.kill(doctor.pid, signal.SIGTERM)
     assert doctor.wait(60) != 0
     assert not output.exists()
-    await_no_process(ffaa)
-
-
-def await_no_process(ffaa: Ffaa) -> None:
-    deadline = time.monotonic() + 20
-    while left := ffaa.processes():
-        assert time.monotonic() < deadline, left
-        time.sleep(0.2)
+    ffaa.await_no_process()
 
 
 def command_lines(ffaa: Ffaa) -> list[str]:

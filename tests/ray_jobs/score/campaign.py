@@ -146,8 +146,8 @@ class Campaign:
         try:
             while self._live() != 0:
                 if self._random.random() < 0.5:
-                    self._await_gone()
-            self._await_gone()
+                    self._ffaa.await_no_process(GONE_S)
+            self._ffaa.await_no_process(GONE_S)
         finally:
             for process in self._ffaa.processes():
                 process.kill()
@@ -228,12 +228,6 @@ class Campaign:
         assert self._committed <= now, f"commits were lost or changed: {self._committed - now}"
         self._committed = now
         return len(now)
-
-    def _await_gone(self) -> None:
-        end = time.monotonic() + GONE_S
-        while left := self._ffaa.processes():
-            assert time.monotonic() < end, f"left behind: {[_line(process) for process in left]}"
-            time.sleep(0.1)
 
     def _case(self, life: Life, code: int | None) -> str:
         return f"life {life.number} ended with {code} after {self.told()}; it said: {life.said}"

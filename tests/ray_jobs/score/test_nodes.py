@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from ffaa_core.bundle import Bundle
 from ffaa_core.table import VerdictTable
 from tests.fixtures.command import Ffaa
 from tests.fixtures.nodes import Cluster, Node
+from tests.fixtures.processes import wait_until
 from tests.ray_jobs.score.test_faults import assert_complete
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -65,12 +65,12 @@ class Held:
 
     def wait_until(self, condition: Callable[[], object], limit_s: float) -> float:
         """Returns how many seconds it took."""
-        started = time.monotonic()
-        while not condition():
+
+        def holds() -> object:
             assert self.process.poll() in (None, 0), self.said
-            assert time.monotonic() - started < limit_s, self.said
-            time.sleep(0.05)
-        return time.monotonic() - started
+            return condition()
+
+        return wait_until(holds, limit_s, lambda: self.said)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 from ffaa_core.table import Run, VerdictTable
 from ray_jobs.score.answer import SHARDS_IN_FLIGHT
 from tests.fixtures.command import Ffaa
+from tests.fixtures.processes import wait_until
 
 N_IMAGES = 60
 GONE_S = 20
@@ -51,11 +52,11 @@ class Started:
         return [process for process in self._ffaa.processes() if of in " ".join(process.cmdline())]
 
     def wait_until(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 120
-        while not condition():
+        def holds() -> object:
             assert self.process.poll() is None, self.said
-            assert time.monotonic() < deadline, self.said
-            time.sleep(0.05)
+            return condition()
+
+        wait_until(holds, 120, lambda: self.said)
 
     def assert_ends(self, *, within_s: float) -> None:
         """It ends with exit code 75, says so in a line of its own, and leaves no process."""
@@ -63,10 +64,7 @@ class Started:
             assert self.process.wait(within_s) == 75, self.said
         except subprocess.TimeoutExpired:
             pytest.fail(f"it goes on: {self.said}")
-        deadline = time.monotonic() + GONE_S
-        while left := self._ffaa.processes():
-            assert time.monotonic() < deadline, left
-            time.sleep(0.1)
+        self._ffaa.await_no_process(GONE_S)
         assert "Traceback" not in self.said
 
 

@@ -18,6 +18,7 @@ from ffaa_core.storage.patience import TIMEOUT
 from ffaa_core.table import VerdictTable
 from tests.ffaa_core.table.shards import rows_of
 from tests.fixtures.command import Ffaa
+from tests.fixtures.processes import wait_until
 from tests.fixtures.proxy import Answer, Fault, Proxy, Request, running
 from tests.fixtures.s3 import S3Server, use
 
@@ -91,14 +92,16 @@ def through(proxy: Proxy, scripted: Ffaa, **environment: str) -> Ffaa:
     return scripted.with_environment(**proxy.server.environment(), **environment)
 
 
-def wait_until(condition: Callable[[], object], driver: subprocess.Popen[bytes], bucket: Bucket) -> float:
-    """Wait while the command runs; returns the seconds."""
-    begun = time.monotonic()
-    while not condition():
+def wait_while_it_runs(
+    condition: Callable[[], object], driver: subprocess.Popen[bytes], bucket: Bucket
+) -> float:
+    """Wait until it holds, which must be before the command ends; returns the seconds."""
+
+    def holds() -> object:
         assert driver.poll() is None, bucket.said.read_text()
-        assert time.monotonic() < begun + 300, bucket.said.read_text()
-        time.sleep(0.1)
-    return time.monotonic() - begun
+        return condition()
+
+    return wait_until(holds, 300, bucket.said.read_text)
 
 
 @pytest.fixture
@@ -120,13 +123,13 @@ def test_requests_that_fail_or_stall_and_short_outages_cost_nothing_but_time(
         command = ("score", bucket.input, bucket.output, "--faces", "whole_image", "--shard-size", "4")
         driver = ffaa.start(*command, said=bucket.said)
         started.append(driver)
-        wait_until(lambda: bucket.files("commits"), driver, bucket)
+        wait_while_it_runs(lambda: bucket.files("commits"), driver, bucket)
         for outage in (proxy.refuse, proxy.black_hole):
             outage()
             time.sleep(1.5)
             before = len(bucket.files("commits"))
             proxy.restore()
-            wait_until(lambda before=before: len(bucket.files("commits")) > before, driver, bucket)
+            wait_while_it_runs(lambda before=before: len(bucket.files("commits")) > before, driver, bucket)
         assert driver.wait(120) == 0, bucket.said.read_text()
     assert proxy.faults.total() >= 8
     assert len(proxy.faults) >= 3
@@ -150,12 +153,12 @@ def test_a_minute_without_storage_on_top_of_five_failing_requests_in_a_hundred(
         command = ("score", bucket.input, bucket.output, "--faces", "whole_image", "--shard-size", "8")
         driver = ffaa.start(*command, said=bucket.said)
         started.append(driver)
-        wait_until(lambda: len(bucket.files("commits")) >= 8, driver, bucket)
+        wait_while_it_runs(lambda: len(bucket.files("commits")) >= 8, driver, bucket)
         outage(proxy)
         time.sleep(60)
         before = len(bucket.files("commits"))
         proxy.restore()
-        resumed_s = wait_until(lambda: len(bucket.files("commits")) > before, driver, bucket)
+        resumed_s = wait_while_it_runs(lambda: len(bucket.files("commits")) > before, driver, bucket)
         assert driver.wait(400) == 0, bucket.said.read_text()
     total_s = time.monotonic() - begun
     assert before < 40
@@ -262,10 +265,7 @@ def test_storage_that_does_not_answer_is_told_within_seconds_and_waited_for(
         silent.black_hole()
         for proxy, file in zip((refusing, silent), said.values(), strict=True):
             started.append(through(proxy, scripted).start("score", "s3://no/in", "s3://no/out", said=file))
-        deadline = time.monotonic() + 60
-        while not all(WAITING in file.read_text() for file in said.values()):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(lambda: all(WAITING in file.read_text() for file in said.values()), 60)
         for driver in started:
             assert driver.poll() is None
             driver.terminate()
