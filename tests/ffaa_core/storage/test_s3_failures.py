@@ -214,6 +214,26 @@ def test_credentials_that_do_not_come_at_first_are_asked_for_again(
     assert Identity.left_to_fail == 0
 
 
+def test_many_objects_are_read_in_order_and_few_before_they_are_wanted(
+    store: S3Store, server: ScriptedServer
+) -> None:
+    asked = []
+
+    def keys() -> Iterator[str]:
+        for number in range(1000):
+            asked.append(number)
+            yield f"{number}"
+
+    read = store.read_many(keys())
+    assert [next(read) for _ in range(3)] == [DATA] * 3
+    assert len(asked) < 100
+    read.close()
+    server.script = [(403, "AccessDenied")] * 100
+    with pytest.raises(ConfigurationError):
+        list(store.read_many(keys()))
+    assert len(asked) < 200
+
+
 def test_an_endpoint_that_redirects_whatever_it_is_asked_is_an_error_of_configuration(
     store: S3Store, server: ScriptedServer
 ) -> None:
