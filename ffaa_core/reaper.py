@@ -45,6 +45,13 @@ def reaped() -> Iterator[None]:
         reaper.wait()
 
 
+def kill_below() -> None:
+    """Kill all that this process started, and what that started."""
+    for process in _below(os.getpid()):
+        with suppress(OSError):
+            os.kill(process.number, signal.SIGKILL)
+
+
 def main() -> None:
     """Argument: the driver's pid."""
     driver = int(sys.argv[1])

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _PROBE = "A photograph of a human face. Describe it and say whether it is real or fake."
 _PROBE_TOKENS = 16
 _PROBE_TOLERANCE = 1e-4
+_LOOK_EVERY_S = 0.5
 
 _Probe = list[tuple[int, float]]
 _Seen = Callable[["RequestOutput"], None]
@@ -143,13 +144,27 @@ class VllmEngine:
         return self._figures
 
     async def check(self) -> None:
-        """Nothing while the engine lives, also where it has nothing to do.
+        """Return when the engine's process says that it lives, between two steps of what it computes.
 
         Raises:
             EngineDeadError: it is gone, or was closed.
         """
-        if self._llm is None or self._llm.errored:
+        llm = self._llm
+        if llm is None or llm.errored:
             raise EngineDeadError("the answer engine is gone")
+        # Only that process can answer this, and it changes nothing. If it dies meanwhile nobody does.
+        said = asyncio.ensure_future(llm.is_sleeping())
+        try:
+            while not (await asyncio.wait([said], timeout=_LOOK_EVERY_S))[0]:
+                if llm.errored:
+                    raise EngineDeadError("the answer engine is gone")
+            said.result()
+        except EngineDeadError:
+            raise
+        except Exception as error:
+            raise EngineDeadError(f"the answer engine is gone: {error}") from error
+        finally:
+            said.cancel()
 
     async def close(self) -> None:
         """See `AnswerEngine.close`. Requests in flight raise `EngineDeadError`."""

@@ -6,9 +6,7 @@ argument.
 
 import io
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
@@ -32,12 +30,12 @@ from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
+from ffaa_core.ahead import WORKERS, ahead
 from ffaa_core.errors import AlreadyExistsError, ConfigurationError, FFAAError, NotFoundError, StorageError
 from ffaa_core.storage.base import Content, ObjectInfo, Store
 from ffaa_core.storage.patience import TIMEOUT, TIMEOUT_S, Patience, seconds
 
 T = TypeVar("T")
-U = TypeVar("U")
 
 CONNECT_S = 2.5
 """How long a connection may take to be made, unless the time-out of requests is shorter.
@@ -46,10 +44,6 @@ On a new one, urllib3 also allows no more for each piece that is sent.
 """
 PIECES_FROM = 1 << 20
 """Bytes from which on an object is sent in pieces."""
-WORKERS = 16
-"""Threads that read or create several objects."""
-AHEAD = 4 * WORKERS
-"""Objects that are read before they are wanted."""
 PAGE = 1000
 """Objects asked for in one request of a listing."""
 
@@ -165,11 +159,11 @@ class S3Store(Store):
             self._try("delete", key, lambda client: client.delete_object(**self._place(key)))
 
     def read_many(self, keys: Iterable[str]) -> Iterator[bytes]:
-        yield from _beside_each_other(lambda key: self.read(key).data, keys)
+        yield from ahead(lambda key: self.read(key).data, keys)
 
     def create_missing(self, objects: Iterable[tuple[str, bytes]]) -> None:
         one_by_one = super().create_missing
-        for _ in _beside_each_other(lambda each: one_by_one([each]), objects):
+        for _ in ahead(lambda each: one_by_one([each]), objects):
             pass
 
     @cached_property
@@ -287,21 +281,6 @@ class _BlockReader(io.BufferedReader):
 
     def read1(self, size: int = -1, /) -> bytes:
         return self.read(size)
-
-
-def _beside_each_other(call: Callable[[U], T], items: Iterable[U]) -> Iterator[T]:
-    """The results of calls in their order, of which no more than `AHEAD` wait to be taken."""
-    waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(WORKERS) as threads:
-        try:
-            for item in items:
-                waiting.append(threads.submit(call, item))
-                if len(waiting) == AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _to_send(data: bytes) -> bytes | io.BytesIO:

@@ -1,11 +1,12 @@
 """Reading committed rows: whole shards only, streamed, and `latest` without holding the rows."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ffaa_core.ahead import AHEAD, ahead
 from ffaa_core.errors import CorruptTableError, NotFoundError
 from ffaa_core.parquet import read_batches
 from ffaa_core.storage import Store
@@ -14,6 +15,9 @@ from ffaa_core.table.run import Run
 from ffaa_core.table.schema import ROW_SCHEMA
 from ffaa_core.table.scratch import Scratch, scratch
 from ffaa_core.verdict import TRANSIENT
+
+ROWS_AHEAD = 4096
+"""Whole rows that are read before they are wanted; each has some 10 KB."""
 
 
 def read_commit(
@@ -60,9 +64,23 @@ def _completed(batch: pa.RecordBatch, wanted: Collection[str]) -> pa.RecordBatch
 
 def read_runs(store: Store, runs: Collection[Run], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """`columns` of every committed row of `runs`."""
-    for run in runs:
-        for commit in run.commits():
-            yield from read_commit(store, commit, columns)
+    commits = (commit for run in runs for commit in run.commits())
+    for _, batches in _read_commits(store, commits, columns):
+        yield from batches
+
+
+def _read_commits(
+    store: Store, commits: Iterable[Commit], columns: Sequence[str], most: int = AHEAD
+) -> Iterator[tuple[Commit, list[pa.RecordBatch]]]:
+    """Each commit with its rows, as `read_commit`, of `most` commits at once.
+
+    Small files on S3 take longer to open than to read.
+    """
+
+    def read(commit: Commit) -> tuple[Commit, list[pa.RecordBatch]]:
+        return commit, list(read_commit(store, commit, columns))
+
+    return ahead(read, commits, most)
 
 
 def read_rows(
@@ -80,13 +98,15 @@ def read_rows(
     wanted = list(columns) if columns is not None else [field.name for field in ROW_SCHEMA]
     tops = {column.partition(".")[0] for column in wanted}
     hidden = [name for name in ("status", "verdict") if name not in tops]
+    largest = max((commit.counts.images for commit in commits), default=1)
+    most = min(AHEAD, max(1, ROWS_AHEAD // max(1, largest)))
     repeats = latest and len(set(fingerprints.values())) < len(fingerprints)
     with scratch() if repeats else nullcontext() as place:
         superseded = _superseded(place, store, commits, fingerprints) if place else None
-        for commit in commits:
+        for commit, batches in _read_commits(store, commits, wanted + hidden, most):
             outdated = superseded(commit) if superseded else pa.array([], pa.int32())
             start = 0
-            for batch in read_commit(store, commit, wanted + hidden):
+            for batch in batches:
                 numbers = pa.array(range(start, start + len(batch)), pa.int32())
                 start += len(batch)
                 keep = pc.invert(pc.is_in(numbers, outdated))
@@ -126,9 +146,9 @@ def _superseded(
 def _keys(store: Store, commits: Sequence[Commit], fingerprints: dict[int, str]) -> Iterator[pa.RecordBatch]:
     """What tells which rows of an image count, and where each of them lies."""
     transient = pa.array(sorted(TRANSIENT), pa.string())
-    for commit in commits:
+    for commit, batches in _read_commits(store, commits, ["image_uri", "status"]):
         start = 0
-        for batch in read_commit(store, commit, ["image_uri", "status"]):
+        for batch in batches:
             yield pa.record_batch(
                 {
                     "fingerprint": pa.repeat(fingerprints[commit.run], len(batch)),
