@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from serve.openai_types import MODEL, OWN
-from serve.replies import EXAMPLE, FINGERPRINT_HEADER
+from serve.replies import EXAMPLE, FINGERPRINT_HEADER, SMALL_IMAGE
 
 TASKS = {
     "detection": "Is this face real or fake? Begin your answer with that word.",
@@ -16,7 +16,7 @@ TASKS = {
 """One question for each: is it forged, of which type is it, by what does one see it, and anything else."""
 
 IMAGE_ID: str = EXAMPLE["image_id"]
-SHORTENED = "data:image/jpeg;base64,/9j/4AAQSkZJRgABAQEASABIAAD..."
+DATA_URL = f"data:image/gif;base64,{SMALL_IMAGE}"
 
 
 def chat(question: str, url: str = OWN + IMAGE_ID, **more: Any) -> dict[str, Any]:
@@ -84,7 +84,7 @@ REQUEST_BODY: dict[str, Any] = {
             | {
                 "data_url": {
                     "summary": "an image that was not scored before",
-                    "value": chat(TASKS["detection"], SHORTENED),
+                    "value": chat(TASKS["detection"], DATA_URL),
                 },
                 "stream": {"summary": "piece by piece", "value": chat(TASKS["artifacts"], stream=True)},
                 "further": {
@@ -113,11 +113,28 @@ def _stream() -> str:
     return f"data: {json.dumps(head | {'choices': [choice]})}\n\ndata: [DONE]\n\n"
 
 
+_TOLD = [{"$ref": f"#/components/schemas/{name}"} for name in ("Chunk", "OpenAIErrorReply")]
+
+EVENT: dict[str, Any] = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "data": {
+            "type": "string",
+            "anyOf": [
+                {"contentMediaType": "application/json", "contentSchema": {"anyOf": _TOLD}},
+                {"const": "[DONE]"},
+            ],
+        }
+    },
+}
+"""An event of a stream, as OpenAPI 3.2 and FastAPI describe events."""
+
 COMPLETED: dict[str, Any] = {
     "description": "The answer: whole, or with `stream` as events",
     "content": {
         "application/json": {"example": COMPLETION},
-        "text/event-stream": {"schema": {"type": "string"}, "example": _stream()},
+        "text/event-stream": {"itemSchema": EVENT, "example": _stream()},
     },
     "headers": {FINGERPRINT_HEADER: {"schema": {"type": "string"}, "description": "of models and settings"}},
 }

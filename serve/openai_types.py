@@ -6,7 +6,7 @@ such as tools or a second choice, are taken only with the value that asks for no
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from ffaa_core.answers import Determination, ForgeryType
 
@@ -15,8 +15,17 @@ MODEL = "ffaa"
 OWN = "ffaa:"
 """Begins the address of an image that was scored before; its `image_id` follows."""
 
+
+def _off(value: bool) -> bool:
+    if value:
+        raise ValueError("must be false")
+    return value
+
+
 Nothing = Annotated[list[Any], Field(max_length=0)]
 Zero = Annotated[float, Field(ge=0, le=0)]
+Off = Annotated[bool, AfterValidator(_off), WithJsonSchema({"type": "boolean", "const": False})]
+"""Unlike `Literal[False]`, which 0 equals."""
 Ignored = Field(None, description="has no effect here")
 NotOffered = Field(None, description="is not offered: only the value that asks for nothing is taken")
 
@@ -131,7 +140,7 @@ class ChatRequest(_Request):
     frequency_penalty: Zero | None = NotOffered
     presence_penalty: Zero | None = NotOffered
     logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = NotOffered
-    logprobs: Literal[False] | None = NotOffered
+    logprobs: Off | None = NotOffered
     top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = NotOffered
     tools: Nothing | None = NotOffered
     tool_choice: Literal["none", "auto"] | None = NotOffered

@@ -114,6 +114,9 @@ def _face(face: dict[str, Any], detail: Detail) -> dict[str, Any]:
     return told
 
 
+SMALL_IMAGE = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+"""A GIF of one pixel in base64, for examples of requests."""
+
 EXAMPLE: dict[str, Any] = {
     "image_id": "3f1c9a52d7e84b06a1d5f0c2b7e69f48",
     "fingerprint": "b5f5a9c2d0e14f77",

@@ -14,6 +14,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from serve.json_body import parse
 from serve.limits import Held, chunks, image_too_large
 from serve.problems import ProblemError, invalid, malformed
+from serve.replies import SMALL_IMAGE
 from serve.sources import Sources
 
 MULTIPART, JSON = "multipart/form-data", "application/json"
@@ -29,7 +30,9 @@ class ImageRequest(BaseModel):
         json_schema_extra={"oneOf": [{"required": ["image"]}, {"required": ["uri"]}]},
     )
 
-    image: str | None = Field(None, description="the file in base64")
+    image: str | None = Field(
+        None, description="the file in base64", json_schema_extra={"contentEncoding": "base64"}
+    )
     uri: str | None = Field(None, description="s3://bucket/key, below one of the service's prefixes")
 
     @model_validator(mode="after")
@@ -52,7 +55,7 @@ REQUEST_BODY: dict[str, Any] = {
         JSON: {
             "schema": {"$ref": "#/components/schemas/ImageRequest"},
             "examples": {
-                "base64": {"value": {"image": "/9j/4AAQSkZJRgABAQEASABIAAD..."}},
+                "base64": {"value": {"image": SMALL_IMAGE}},
                 "uri": {"value": {"uri": "s3://uploads/2026/11/photo.jpg"}},
             },
         },

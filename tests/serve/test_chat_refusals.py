@@ -65,6 +65,7 @@ async def test_no_other_address_of_an_image_is_opened(service: Service, url: str
     [
         ({"n": 2}, "n", "invalid_value"),
         ({"logprobs": True}, "logprobs", "invalid_value"),
+        ({"logprobs": 0}, "logprobs", "invalid_value"),
         ({"tools": [{"type": "function"}]}, "tools", "invalid_value"),
         ({"response_format": {"type": "json_object"}}, "response_format.type", "invalid_value"),
         ({"temperature": 2.1}, "temperature", "invalid_value"),
