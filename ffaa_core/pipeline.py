@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ffaa_core.answering import ask
+from ffaa_core.answering import FAILED, ask
 from ffaa_core.answers import Answer
 from ffaa_core.engine.base import AnswerEngine
 from ffaa_core.errors import DecodeError, TooLargeError
+from ffaa_core.questions import Question
 from ffaa_core.settings import AnswerSettings, ScoringSettings
 from ffaa_core.verdict import FaceVerdict, ImageVerdict, JudgedAnswer, Status, judge, roll_up
 
@@ -106,6 +107,15 @@ async def answer(
         return replace(face, answers=answers)
 
     return replace(pending, faces=tuple(await asyncio.gather(*map(ask_about, pending.faces))))
+
+
+def without_answers(pending: PendingImage, why: str) -> PendingImage:
+    """The image as if the engine had refused every question about it."""
+    answers = tuple(
+        Answer(question=question, text="", fields=None, finish_reason=f"{FAILED}: {why}")
+        for question in Question
+    )
+    return replace(pending, faces=tuple(replace(face, answers=answers) for face in pending.faces))
 
 
 def conclude(images: Sequence[PendingImage], judge_network: FaceJudge) -> list[ImageVerdict]:

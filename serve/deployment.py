@@ -3,12 +3,15 @@
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ffaa_core.config import lay_over, read_config
 from ffaa_core.errors import ConfigurationError
 from ffaa_core.settings import from_mapping
 from serve.config import ServeConfig
+
+if TYPE_CHECKING:
+    from ray.serve.schema import ServeDeploySchema
 
 NAME = "ffaa"
 IMPORT_PATH = "serve.app:build"
@@ -66,6 +69,19 @@ class Deployment:
             deployments.append(gateway := {"name": GATEWAY})
         gateway["user_config"] = {"drain": True}
         return Deployment(content)
+
+    def placed(self, name: str, route_prefix: str | None) -> "Deployment":
+        """The same as an application of this name and at this route; without one no request reaches it."""
+        content = copy.deepcopy(self.content)
+        only_application(content).update(name=name, route_prefix=route_prefix)
+        return Deployment(content)
+
+    def beside(self, *others: "Deployment") -> "ServeDeploySchema":
+        """What Ray Serve is asked to run that is to run `others`, too."""
+        from ray.serve.schema import ServeDeploySchema
+
+        applications = [each.application for each in (self, *others)]
+        return ServeDeploySchema.model_validate(self.content | {"applications": applications})
 
     @property
     def address(self) -> tuple[str, int]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -20,23 +20,30 @@ NOT_LOADED = "the models could not be loaded"
 log = logging.getLogger("ray.serve")
 
 
-async def call(method: Any, *arguments: Any) -> Any:
+async def call(
+    method: Any, *arguments: Any, tries: int = 2, on_death: Callable[[], None] | None = None
+) -> Any:
     """What a method of a deployment's handle returns.
 
     Whoever cancels this cancels the call. A call whose replica dies is made once more, to another replica or
     to the one that takes its place; the caller's deadline bounds how long that is waited for.
 
+    Args: tries: how often the call is made at most.
+        on_death: called whenever a replica died over it.
+
     Raises:
-        ProblemError: 503, too many calls wait for the deployment, or replicas died over this one twice.
+        ProblemError: 503, too many calls wait for the deployment, or replicas died over each try.
     """
-    try:
-        return await _once(method, *arguments)
-    except REPLICA_GONE as error:
-        log.warning("a call is made once more: %s", type(error).__name__)
-    try:
-        return await _once(method, *arguments)
-    except REPLICA_GONE as error:
-        raise unavailable("a part of the service died twice over this request") from error
+    for tries_left in reversed(range(tries)):
+        try:
+            return await _once(method, *arguments)
+        except REPLICA_GONE as error:
+            if on_death and isinstance(error, RayActorError):
+                on_death()
+            if not tries_left:
+                raise unavailable("a part of the service died over this request") from error
+            log.warning("a call is made once more: %s", type(error).__name__)
+    raise AssertionError
 
 
 async def stream(method: Any, *arguments: Any) -> AsyncGenerator[Any]:

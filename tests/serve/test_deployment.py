@@ -54,6 +54,15 @@ def test_a_service_that_ends_is_the_same_but_for_its_gateways(tmp_path: Path, ga
     assert yaml.safe_dump(deployment.content) == before
 
 
+def test_two_stand_beside_each_other_at_routes_of_their_own(tmp_path: Path) -> None:
+    old = read(tmp_path, application() | {"http_options": {"port": 81}})
+    schema = old.placed("ffaa", None).beside(old.placed("ffaa-2", "/"))
+    routes = {each.name: each.route_prefix for each in schema.applications}
+    assert routes == {"ffaa": None, "ffaa-2": "/"}
+    assert schema.http_options.port == 81
+    assert old.application["route_prefix"] == "/"
+
+
 @pytest.mark.parametrize(
     ("content", "named"),
     [

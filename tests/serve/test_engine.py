@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import psutil
 import pytest
 
 from ffaa_core.conversation import Turn
@@ -15,6 +16,7 @@ from ffaa_core.verdict import Box, ImageVerdict, Status
 from serve.config import ServeConfig
 from serve.engine import Engine, ServedEngine
 from serve.release import Release
+from tests.fixtures.processes import wait_until
 from tests.serve.stand_ins import ScriptedEngine
 
 RELEASE = Release(config=ServeConfig(), bundle="/none", fingerprint="0" * 16, warning=None)
@@ -65,7 +67,8 @@ async def test_to_cancel_a_call_cancels_its_requests() -> None:
 
 
 DEAD = """
-import asyncio, sys
+import asyncio, signal, subprocess, sys
+import serve.engine
 from ffaa_core.errors import EngineDeadError
 from tests.serve.test_engine import pending, started
 
@@ -74,8 +77,18 @@ async def dead(*_):
 
 async def main():
     engine = await started()
-    engine.scripted.generate = engine.scripted.check = dead
-    await (engine.answer(pending(1)) if sys.argv[1] == "answer" else engine.check_health())
+    child = subprocess.Popen(["sleep", "600"])
+    print(child.pid, flush=True)
+    child.send_signal(signal.SIGSTOP)
+    if sys.argv[1] == "hangs":
+        engine.scripted.check = asyncio.Event().wait
+        engine._silence_s = serve.engine.PATIENCE_S = 0.01
+    else:
+        engine.scripted.generate = engine.scripted.check = dead
+    if sys.argv[1] == "answers":
+        await engine.answer(pending(1))
+    for _ in range(3):
+        await engine.check_health()
 
 try:
     asyncio.run(main())
@@ -84,12 +97,34 @@ finally:
 """
 
 
-@pytest.mark.parametrize("when", ["answer", "check_health"])
-def test_the_process_ends_with_its_engine(when: str) -> None:
+@pytest.mark.parametrize("when", ["answers", "is asked", "hangs"])
+def test_the_process_ends_with_its_engine_and_with_what_it_started(when: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", DEAD, when], capture_output=True, text=True, timeout=300, check=False
     )
-    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert done.returncode == 1, done.stderr
+    child, *more = done.stdout.split()
+    assert not more, done.stdout
+    wait_until(lambda: not is_alive(int(child)), 60)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def test_an_engine_that_answers_late_is_let_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.engine.PATIENCE_S", 0.01)
+    engine = await started()
+    says = asyncio.Event()
+    monkeypatch.setattr(engine.scripted, "check", says.wait)
+    for _ in range(3):
+        await engine.check_health()
+    says.set()
+    await engine.check_health()
+    assert engine._check is None
 
 
 async def test_a_conversation_that_is_closed_gives_its_room_back() -> None:
