@@ -10,8 +10,11 @@ import pytest
 import yaml
 
 from ffaa_core.bundle import Bundle
+from ffaa_core.errors import ConfigurationError
 from ffaa_core.settings import AnswerSettings, FaceSettings, ScoringSettings, fingerprint
-from serve.rollout import _next_name
+from serve.deployment import Deployment
+from serve.rollout import _next_name, roll_out
+from serve.signals import Signals
 from tests.fixtures.command import FAST
 from tests.fixtures.processes import wait_until
 from tests.fixtures.service import RunningService, running_service
@@ -50,6 +53,36 @@ def test_names_are_counted_up() -> None:
         "a-b-2",
         "a-10",
     ]
+
+
+class Ending:
+    """A Ray Serve that is asked to end before anything is ready."""
+
+    def __init__(self) -> None:
+        self.deployed: list[list[str]] = []
+
+    def deploy(self, *deployments: Deployment) -> None:
+        self.deployed.append([each.name for each in deployments])
+
+    def await_ready(self, deployment: Deployment, signals: Signals) -> bool:
+        return False
+
+
+def deployment(port: int) -> Deployment:
+    return Deployment.read(None, {"service.anonymous": True}, {"port": port})
+
+
+def test_an_end_that_comes_first_leaves_what_is_served() -> None:
+    ending, old = Ending(), deployment(81)
+    assert roll_out(ending, old, deployment(81), Signals()) is old  # type: ignore[arg-type]
+    assert ending.deployed == [["ffaa", "ffaa-2"]]
+
+
+def test_it_goes_on_listening_where_it_does() -> None:
+    ending = Ending()
+    with pytest.raises(ConfigurationError, match="http_options"):
+        roll_out(ending, deployment(81), deployment(82), Signals())  # type: ignore[arg-type]
+    assert ending.deployed == []
 
 
 def test_a_new_configuration_takes_over_under_load_and_no_request_is_lost(
