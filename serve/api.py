@@ -1,7 +1,7 @@
 """The routes of the service."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -17,6 +17,7 @@ from serve.envelope import Envelope
 from serve.error_replies import add_problem_handlers
 from serve.gateway import Gateway
 from serve.limits import seconds_left
+from serve.logs import RequestRecord
 from serve.problems import ProblemDetails, documented, expired, too_slow, unavailable
 from serve.replies import EXAMPLE, FINGERPRINT_HEADER, Detail, ScoreReply, score_reply
 from serve.uploads import REQUEST_BODY, ImageRequest
@@ -39,11 +40,15 @@ REF_TEMPLATE = "#/components/schemas/{model}"
 
 
 class Api(FastAPI):
-    """FastAPI in an `Envelope`, which the replies to faults of the service are in, too."""
+    """FastAPI in an `Envelope`, which the replies to faults of the service are in, too; `ended` is its."""
+
+    def __init__(self, ended: Callable[[RequestRecord], None], **options: Any) -> None:
+        super().__init__(**options)
+        self._ended = ended
 
     def build_middleware_stack(self) -> ASGIApp:
         """Called by Starlette, once."""
-        return Envelope(super().build_middleware_stack())
+        return Envelope(super().build_middleware_stack(), self._ended)
 
     def openapi(self) -> dict[str, Any]:
         """With the models that only descriptions name."""
@@ -79,6 +84,7 @@ def create_api(gateway: Gateway) -> Api:
         await asyncio.to_thread(gateway.close)
 
     api = Api(
+        gateway.metrics.ended,
         title="FFAA",
         version=version("ffaa-batch"),
         description=DESCRIPTION,

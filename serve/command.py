@@ -3,7 +3,8 @@
 The service runs on this machine until it is stopped; a signal lets it finish
 what it has. It needs keys: `ffaa serve --make-key` makes one, and FFAA_API_KEYS
 or --keys-file tell the service its digest. The file of --config is one of Ray
-Serve and holds all settings; on Kubernetes it is `serveConfigV2`.
+Serve and holds all settings; on Kubernetes it is `serveConfigV2`. SIGHUP has it
+read again, and what it says now served in place of what was, without a pause.
 
   FFAA_API_KEYS=DIGEST ffaa serve --bundle s3://models/ffaa --port 8000
   ffaa serve --config serve.yaml
@@ -11,6 +12,7 @@ Serve and holds all settings; on Kubernetes it is `serveConfigV2`.
 """
 
 import argparse
+from functools import partial
 
 from ffaa_core.commands.options import add_model_options, add_scoring_options, settings_of
 
@@ -22,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the service")
     group.add_argument("--host", metavar="ADDRESS", help="where it listens (127.0.0.1: this machine only)")
     group.add_argument("--port", type=int, metavar="N", help="the port (8000)")
+    group.add_argument(
+        "--metrics-port", type=int, default=0, metavar="N", help="where Prometheus scrapes (any free port)"
+    )
     group.add_argument(
         "--keys-file", dest="service.keys_file", metavar="FILE", help="digests of keys, one a line"
     )
@@ -48,4 +53,5 @@ def run(args: argparse.Namespace) -> int:
     from serve.running import serve
 
     http = {"host": args.host, "port": args.port}
-    return serve(Deployment.read(args.config, settings_of(args), http), verbose=args.verbose)
+    read = partial(Deployment.read, args.config, settings_of(args), http)
+    return serve(read, metrics_port=args.metrics_port, verbose=args.verbose)

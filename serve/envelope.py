@@ -1,11 +1,12 @@
 """What every request and reply has, whatever it is about: an id, security headers, and a line in the log."""
 
 import asyncio
+from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.logs import CLIENT_LEFT, RequestRecord, log, request_id
+from serve.logs import CLIENT_LEFT, ELSEWHERE, RequestRecord, log, request_id
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -18,10 +19,12 @@ REQUEST_ID = "x-request-id"
 
 
 class Envelope:
-    """Wraps an ASGI application. The `RequestRecord` of a request is in its state, as `record`."""
+    """Wraps an ASGI application. The `RequestRecord` of a request is in its state, as `record`; `ended` is
+    told each when its request has ended.
+    """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, ended: Callable[[RequestRecord], None]) -> None:
+        self._app, self._ended = app, ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,4 +53,6 @@ class Envelope:
                 raise
             log.exception("request %s failed", record.id)  # its reply has been sent
         finally:
+            record.route = getattr(scope.get("route"), "path", ELSEWHERE)
             record.write()
+            self._ended(record)

@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from serve.callers import record_of
 from serve.logs import CLIENT_LEFT
 from serve.openai_errors import error_of, is_openai
 from serve.problems import MEDIA_TYPE, TYPES, ProblemDetails, ProblemError, invalid
@@ -49,6 +50,8 @@ def add_problem_handlers(app: FastAPI, retry_after_seconds: int) -> None:
 
 def reply(request: Request, problem: ProblemError, retry_after_seconds: int) -> JSONResponse:
     """The reply that tells a problem."""
+    record = record_of(request)
+    record.problem = problem.kind
     headers = dict(problem.headers)
     if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers.setdefault("Retry-After", str(retry_after_seconds))
@@ -59,7 +62,7 @@ def reply(request: Request, problem: ProblemError, retry_after_seconds: int) -> 
         title=problem.title,
         status=problem.status,
         detail=problem.detail,
-        request_id=request.scope["state"]["record"].id,
+        request_id=record.id,
     )
     return JSONResponse(
         details.model_dump(), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE

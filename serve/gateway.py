@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from fastapi import FastAPI
@@ -17,7 +17,7 @@ from ffaa_core.engine.base import Piece, Sampling
 from ffaa_core.errors import ExaminerError
 from ffaa_core.examiner import Examiner
 from ffaa_core.faces import Face
-from ffaa_core.pipeline import Crop, Logits, PendingFace, PendingImage, complete, to_judge
+from ffaa_core.pipeline import Crop, Logits, PendingFace, PendingImage, complete, to_judge, without_answers
 from ffaa_core.settings import CROP_SIZE
 from ffaa_core.verdict import Box, ImageVerdict, Status
 from serve.hops import call, stream
@@ -25,9 +25,11 @@ from serve.keys import Keys
 from serve.limits import Admission
 from serve.logs import RequestRecord
 from serve.memory import Remembered
+from serve.metrics import GatewayMetrics
 from serve.problems import ProblemError, unavailable
 from serve.release import Release
 from serve.sources import Sources
+from serve.suspects import Suspects
 from serve.uploads import Uploads
 
 EXAMINED_AT_ONCE = 4
@@ -65,6 +67,7 @@ class Gateway:
         config = release.config
         service = config.service
         self.release = release
+        self.metrics = GatewayMetrics()
         self.keys = Keys.of(service)
         self.admission = Admission(service.max_requests, service.max_body_mib * 2**20)
         self.uploads = Uploads(
@@ -72,6 +75,7 @@ class Gateway:
             config.decode.max_bytes,
             config.max_body_bytes,
         )
+        self._suspects = Suspects()
         self._is_warm = False
         self.engine, self.judge, self.memory = engine, judge, memory
         processes = min(EXAMINED_AT_ONCE, len(os.sched_getaffinity(0)))
@@ -157,6 +161,10 @@ class Gateway:
             self.admission.close()
             await self.admission.idle()
 
+    def check_health(self) -> None:
+        """Called by Ray Serve every few seconds, and so the time to tell how it stands."""
+        self.metrics.now(admitted=self.admission.under_way, ready=self.is_ready)
+
     def close(self) -> None:
         """End the processes that decode images, those at work when they are done."""
         self._examining.shutdown(cancel_futures=True)
@@ -174,13 +182,28 @@ class Gateway:
         logits: list[Logits | None] = []
         if pending.faces:
             with record.stage("answer"):
-                pending = await call(self.engine.answer, pending)
+                pending = await self._answer(pending)
             crops, masked_answers = to_judge([pending])
             if crops:
                 with record.stage("judge"):
                     logits = await call(self.judge.logits, crops, masked_answers)
         (verdict,) = complete([pending], logits)
         return verdict
+
+    async def _answer(self, pending: PendingImage) -> PendingImage:
+        """The image with its answers, or with none where the engine has died over it again and again."""
+        image = pending.image.image_sha256
+        if image not in self._suspects:
+            answered = await call(self.engine.answer, pending, on_death=lambda: self._suspects.suspect(image))
+        else:
+            async with self._suspects.turn:
+                if self._suspects.is_convicted(image):
+                    return without_answers(pending, "the engine died over the image before")
+                answered = await call(
+                    self.engine.answer, pending, tries=1, on_death=lambda: self._suspects.convict(image)
+                )
+        self._suspects.acquit(image)
+        return cast(PendingImage, answered)
 
     async def _remember(self, owner: str, verdict: ImageVerdict, crops: Sequence[Crop]) -> str | None:
         """The image's id, or None while there is no memory: the verdict does not wait for it."""

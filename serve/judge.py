@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ray import serve as ray_serve
 
 from ffaa_core.pipeline import Crop, FaceJudge, Logits
+from serve.metrics import PartMetrics
 from serve.release import Release
 
 BATCH_IMAGES = 16
@@ -22,6 +23,7 @@ class Judge:
     """Holds MIDS. When its accelerator is lost this process exits, and Ray Serve starts another."""
 
     def __init__(self, release: Release) -> None:
+        self._metrics = PartMetrics("judge")
         self._judge = self.load_judge(release)
 
     def load_judge(self, release: Release) -> FaceJudge:

@@ -17,19 +17,25 @@ CLIENT_LEFT = 499
 LONGEST_PATH = 200
 """Characters of a path that are logged."""
 
+ELSEWHERE = "other"
+"""The route of every path that there is not."""
+
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 @dataclass(kw_only=True)
 class RequestRecord:
     """What is logged of a request. `statuses` are those of its images, `client` the beginning of its key's
-    digest, `stages` the seconds it spent in each.
+    digest, `stages` the seconds it spent in each, `problem` the kind of the error it ended in. `route` is the
+    path as the service knows it, of which there are few.
     """
 
     id: str
     method: str
     path: str
+    route: str = ELSEWHERE
     status: int | None = None
+    problem: str | None = None
     client: str | None = None
     statuses: list[str] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
@@ -44,6 +50,11 @@ class RequestRecord:
         finally:
             self.stages[name] = self.stages.get(name, 0) + time.monotonic() - started
 
+    @property
+    def seconds(self) -> float:
+        """How long ago it came."""
+        return time.monotonic() - self.started
+
     def write(self) -> None:
         """Log the request, which has ended."""
         told: dict[str, Any] = {
@@ -51,8 +62,9 @@ class RequestRecord:
             "method": self.method,
             "path": self.path[:LONGEST_PATH],
             "status": self.status,
+            "problem": self.problem,
             "client": self.client,
-            "seconds": round(time.monotonic() - self.started, 4),
+            "seconds": round(self.seconds, 4),
             "stages": {name: round(seconds, 4) for name, seconds in self.stages.items()},
             "statuses": self.statuses,
         }

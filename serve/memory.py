@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ffaa_core.pipeline import Crop
 from ffaa_core.verdict import ImageVerdict, Status
 from serve.config import ServiceSettings
+from serve.metrics import MemoryMetrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,7 @@ class Memory:
         self._settings, self._clock = settings, clock
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._bytes = 0
+        self._metrics = MemoryMetrics()
 
     def remember(self, owner: str, verdict: ImageVerdict, crops: Sequence[Crop]) -> str:
         """Keep an image; returns the id by which `owner` can have it back."""
@@ -88,6 +90,7 @@ class Memory:
     def check_health(self) -> None:
         """Called by Ray Serve every few seconds, and so the time to forget also where nobody asks."""
         self.forget()
+        self._metrics.now(len(self._entries))
 
     def size(self) -> tuple[int, int]:
         """The number of images kept, and the bytes they take."""

@@ -1,149 +1,115 @@
 """Running the service on this machine, from its start to the signal that ends it."""
 
-import http.client
 import logging
 import os
-import signal
 import socket
-import ssl
 import threading
-import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
 from ffaa_core.diversion import libraries_diverted
 from ffaa_core.engine.environment import VERBOSE
-from ffaa_core.errors import ConfigurationError, JobError
+from ffaa_core.errors import ConfigurationError, FFAAError, JobError
 from ffaa_core.reaper import reaped
-from serve.deployment import Deployment
+from serve import proxy
+from serve.applications import Applications, url
+from serve.deployment import THIS_MACHINE, Deployment
 from serve.keys import Keys
 from serve.release import Release
+from serve.rollout import roll_out
+from serve.signals import Signals
 
-LOOK_EVERY_S = 0.25
 SHUTDOWN_S = 60.0
 """How long Ray may take to end. Its processes end with this one in any case."""
-LEAST_CPUS = 2
-"""Cores that Ray is told there are at least, since the deployments reserve 1.25."""
+LEAST_CPUS = 3
+"""Cores that Ray is told there are at least: the deployments reserve 1.25, and two of each stand side by side
+while one takes the other's place.
+"""
 
 
-class StopRequest:
-    """Whether SIGTERM or SIGINT came; a second one ends this process at once."""
+def serve(read: Callable[[], Deployment], *, metrics_port: int, verbose: bool) -> int:
+    """Run the service until a signal comes to end it; returns the exit code.
 
-    def __init__(self) -> None:
-        self._stop = threading.Event()
-
-    def handle_signals(self) -> None:
-        """Take the signals, also those that a library has taken meanwhile."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._receive)
-
-    def came_within(self, seconds: float) -> bool:
-        """Wait for it at most so long."""
-        return self._stop.wait(seconds)
-
-    def _receive(self, number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        self._stop.set()
-
-
-def serve(deployment: Deployment, *, verbose: bool) -> int:
-    """Run the service until a signal comes; returns the exit code.
+    Args:
+        read: says what to serve; asked again, and that served instead, whenever a SIGHUP comes.
+        metrics_port: where Prometheus scrapes what Ray exports; 0 is any port that is free.
 
     Raises:
         ConfigurationError: there are no keys, no such bundle, or the port is taken; nothing was started.
         JobError: Ray or the service does not start.
     """
-    args = deployment.application["args"]
-    release = Release.of(deployment.config)
-    args["bundle"] = release.bundle  # which another process opens from another folder
-    if deployment.config.service.keys_file:
-        args["service"]["keys_file"] = str(Path(deployment.config.service.keys_file).absolute())
-    Keys.of(deployment.config.service)
+    deployment, release = _prepared(read())
     _require_free(*deployment.address)
-    deployment = Deployment(deployment.content)
-    stop = StopRequest()
-    stop.handle_signals()
+    _require_free(THIS_MACHINE, metrics_port)
+    signals = Signals()
+    signals.handle()
     with (
         libraries_diverted(verbose=verbose) as stderr,
         reaped(),
         suppress(SystemExit),  # Ray takes SIGTERM over while it starts, and exits so
-        _ray(verbose=verbose),
+        _ray(metrics_port, verbose=verbose),
     ):
-        stop.handle_signals()
-        _run(deployment, release, stop, stderr)
+        signals.handle()
+
+        def say(text: str) -> None:
+            print(f"ffaa: {text}", file=stderr, flush=True)
+
+        applications = Applications(deployment)
+        applications.deploy(deployment)
+        say(f"loading {release.bundle}; fingerprint {release.fingerprint}")
+        say(f"metrics at {_metrics_url()}")
+        if applications.await_ready(deployment, signals):
+            say(f"ready at {url(deployment)}")
+            while signals.wait_for_reload():
+                deployment = _replaced(deployment, read, applications, signals, say)
+            say("ending, when the requests under way are done")
+            applications.deploy(deployment.draining())
+            applications.await_drained(deployment)
     return 0
 
 
-def _run(deployment: Deployment, release: Release, stop: StopRequest, stderr: TextIO) -> None:
-    from ray.serve._private.api import serve_start  # as `serve run` does with a file
+def _prepared(deployment: Deployment) -> tuple[Deployment, Release]:
+    """The deployment in a form that processes in other folders understand, and what it serves.
 
-    schema = deployment.schema
-    client = serve_start(http_options=schema.http_options.model_dump(), proxy_location=schema.proxy_location)
-    client.deploy_apps(schema)
-    print(f"ffaa: loading {release.bundle}; fingerprint {release.fingerprint}", file=stderr, flush=True)
-    if _is_ready(deployment, stop):
-        print(f"ffaa: ready at {_url(deployment)}", file=stderr, flush=True)
-        while not stop.came_within(3600):
-            pass
-        print("ffaa: ending, when the requests under way are done", file=stderr, flush=True)
-        client.deploy_apps(deployment.draining().schema)
-        _await_drained(deployment)
-
-
-def _is_ready(deployment: Deployment, stop: StopRequest) -> bool:
-    """Wait until it is; False if it is to end before."""
-    while not stop.came_within(LOOK_EVERY_S):
-        status = _status(deployment)
-        if status and status.status == "DEPLOY_FAILED":
-            raise JobError(f"the service does not start: {_reason(status)}")
-        if _answers(f"{_url(deployment)}/readyz"):
-            return True
-    return False
+    Raises:
+        ConfigurationError: there are no keys, or no such bundle.
+    """
+    args = deployment.application["args"]
+    release = Release.of(deployment.config)
+    args["bundle"] = release.bundle
+    if deployment.config.service.keys_file:
+        args["service"]["keys_file"] = str(Path(deployment.config.service.keys_file).absolute())
+    Keys.of(deployment.config.service)
+    return Deployment(deployment.content), release
 
 
-def _await_drained(deployment: Deployment) -> None:
-    """Wait until every gateway has done what it was doing, which takes no longer than a request may."""
-    give_up_at = time.monotonic() + deployment.config.service.deadline_seconds + SHUTDOWN_S
-    while time.monotonic() < give_up_at:
-        status = _status(deployment)
-        if status is None or status.status == "RUNNING":
-            return
-        time.sleep(LOOK_EVERY_S)
-
-
-def _status(deployment: Deployment) -> Any:
-    from ray import serve as ray_serve
-
-    return ray_serve.status().applications.get(deployment.name)
-
-
-def _reason(status: Any) -> str:
-    """The last line of what Ray Serve says of whatever failed, which is the error itself."""
-    failed = [each.message for each in status.deployments.values() if "FAILED" in each.status]
-    lines = "\n".join([*failed, status.message]).splitlines()
-    return next((line.strip() for line in reversed(lines) if "Error" in line), "its log says why")
-
-
-def _url(deployment: Deployment) -> str:
-    host, port = deployment.address
-    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    scheme = "https" if deployment.schema.http_options.ssl_keyfile else "http"
-    prefix = str(deployment.application["route_prefix"]).rstrip("/")
-    return f"{scheme}://{f'[{local}]' if ':' in local else local}:{port}{prefix}"
-
-
-def _answers(url: str) -> bool:
-    """Whether a request to this very service, which may have another's certificate, is answered with 200."""
+def _replaced(
+    old: Deployment,
+    read: Callable[[], Deployment],
+    applications: Applications,
+    signals: Signals,
+    say: Callable[[str], None],
+) -> Deployment:
+    """What is served after the configuration was read again: the old one where the new is not to be had."""
     try:
-        context = ssl._create_unverified_context()
-        with urllib.request.urlopen(url, timeout=10, context=context) as reply:
-            return bool(reply.status == 200)
-    except (OSError, http.client.HTTPException):
-        return False
+        new, release = _prepared(read())
+        say(f"loading {release.bundle} beside what is served; fingerprint {release.fingerprint}")
+        served = roll_out(applications, old, new, signals)
+    except FFAAError as error:
+        say(f"what was served is served on: {error}")
+        return old
+    if served is not old:
+        say(f"ready at {url(served)}; fingerprint {release.fingerprint}")
+    return served
+
+
+def _metrics_url() -> str:
+    """Where this machine's Ray tells Prometheus what its processes tell it."""
+    import ray
+
+    return f"http://{THIS_MACHINE}:{ray.nodes()[0]['MetricsExportPort']}/metrics"  # type: ignore[no-untyped-call]
 
 
 def _require_free(host: str, port: int) -> None:
@@ -158,13 +124,16 @@ def _require_free(host: str, port: int) -> None:
 
 
 @contextmanager
-def _ray(*, verbose: bool) -> Iterator[None]:
+def _ray(metrics_port: int, *, verbose: bool) -> Iterator[None]:
     """A Ray of this machine's own for the block, and Ray Serve's end with it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault(proxy.VARIABLE, proxy.IMPORT_PATH)
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a thread that outlives Ray would start another
     import ray
     from ray import serve as ray_serve
+    from ray._private import ray_constants
 
+    ray_constants.ENABLE_RAY_CLUSTER = False  # else it listens at every address, not at loopback only
     level = logging.INFO if verbose else logging.CRITICAL
     options: dict[str, Any] = {"log_to_driver": verbose, "logging_level": level}
     if verbose:
@@ -175,6 +144,7 @@ def _ray(*, verbose: bool) -> Iterator[None]:
             num_cpus=max(LEAST_CPUS, len(os.sched_getaffinity(0))),
             include_dashboard=False,
             namespace="serve",
+            _metrics_export_port=metrics_port,
             **options,
         )
     except Exception as error:  # on a busy machine a bare one

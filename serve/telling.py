@@ -122,7 +122,7 @@ async def events(
         if with_usage:
             yield _event(reply.head(Chunk) | {"choices": [], "usage": _usage(piece).model_dump()})
     except ProblemError as problem:
-        record.status = problem.status
+        record.status, record.problem = problem.status, problem.kind
         yield _event(error_of(problem))
         return
     record.status = HTTPStatus.OK
