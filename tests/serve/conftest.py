@@ -1,7 +1,8 @@
 """Fixtures of the service's tests."""
 
 import io
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -39,3 +40,22 @@ async def make_service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callabl
 async def service(make_service: Callable[..., Service]) -> Service:
     """One with the default settings."""
     return make_service()
+
+
+@pytest.fixture
+def records() -> Iterator[list[dict[str, Any]]]:
+    """The lines of the request log."""
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if hasattr(record, "ffaa"):
+                kept.append(record.ffaa)
+
+    kept: list[dict[str, Any]] = []
+    log, handler = logging.getLogger("ray.serve"), Keep()
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    yield kept
+    log.removeHandler(handler)
+    log.setLevel(level)

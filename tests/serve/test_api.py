@@ -3,8 +3,7 @@
 import asyncio
 import base64
 import json
-import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -19,25 +18,6 @@ from tests.images import png
 from tests.serve.stand_ins import FINGERPRINT, KEY, OTHER_KEY, Gone, Handle, Service, Silent
 
 MakeService = Callable[..., Service]
-
-
-@pytest.fixture
-def records() -> Iterator[list[dict[str, Any]]]:
-    """The lines of the request log."""
-
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if hasattr(record, "ffaa"):
-                kept.append(record.ffaa)
-
-    kept: list[dict[str, Any]] = []
-    log, handler = logging.getLogger("ray.serve"), Keep()
-    level = log.level
-    log.setLevel(logging.INFO)
-    log.addHandler(handler)
-    yield kept
-    log.removeHandler(handler)
-    log.setLevel(level)
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,9 @@ async def test_an_engine_that_dies_before_it_answers_is_tried_again_once(
     assert error.value.status_code == 503
 
 
-async def test_the_deadline_ends_an_answer_and_its_generation(service: Service, picture: bytes) -> None:
+async def test_the_deadline_ends_an_answer_and_its_generation(
+    service: Service, picture: bytes, records: list[dict[str, Any]]
+) -> None:
     image_id = await scored(service, picture)
     service.hops.engine.gate = asyncio.Event()
     body = chat("Why?", f"ffaa:{image_id}")
@@ -58,6 +60,7 @@ async def test_the_deadline_ends_an_answer_and_its_generation(service: Service, 
     assert json.loads(before.removeprefix("data: "))["choices"][0]["delta"] == {"content": " is"}
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "deadline"
     assert rest == ""
+    assert [(each["status"], each["problem"]) for each in records[-2:]] == [(503, "deadline")] * 2
     assert service.hops.engine.cancelled == 2
     assert service.gateway.admission.under_way == 0
 
