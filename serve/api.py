@@ -27,7 +27,7 @@ Says which faces in an image are forged, and why. A verdict supports a decision;
 
 An image that cannot be scored is answered with status 200, and its `status` says why. Problem details
 (RFC 9457) are about the request. A 503 says in Retry-After when to try again; the one that Ray Serve's own
-proxy sends is plain text."""
+proxy sends is plain text. Other methods are answered with 405, and other paths with 404."""
 
 SCORED: dict[str, Any] = {
     "description": "The verdict, or why there is none",
