@@ -32,6 +32,8 @@ CROWD = png(np.tile(data.astronaut(), (4, 4, 1)))
 """16 faces."""
 ADMITTED = 4
 """As the fixture `running` has it."""
+GATEWAY_GROWS = 64 * 2**20
+"""Bytes that the gateway may take more when it sees images for the second time."""
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +214,16 @@ def test_every_upload_gets_the_status_that_the_batch_gives(
     uploads = sorted(path for path in (shared_faces / "uploads").iterdir() if path.name != "manifest.csv")
     assert len(uploads) > 200
     processes = {process.pid for process in running.command.processes()}
-    assert statuses_of(client, uploads) == library_statuses(uploads)
+    expected = library_statuses(uploads)
+    peaks = []
+    for _ in range(2):
+        memory = [running.gateway_bytes()]
+        for file in uploads:
+            assert statuses_of(client, [file]) == {file.name: expected[file.name]}
+            memory.append(running.gateway_bytes())
+        peaks.append(max(memory))
+        print("MiB of the gateway, file by file:", *(taken // 2**20 for taken in memory))
+    assert peaks[1] - peaks[0] < GATEWAY_GROWS
     assert processes <= {process.pid for process in running.command.processes()}
 
 
