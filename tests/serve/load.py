@@ -1,16 +1,20 @@
 """A bounded client: so many requests at once, each followed by the next."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 
 import httpx
+import psutil
 
 from tests.fixtures.processes import wait_until
-from tests.fixtures.service import RunningService
+from tests.fixtures.service import RunningService, is_ready
 
 PAUSE_S = 0.1
 """Before a refused client comes again; less than it is told, so that it is refused the more often."""
+BACK_S = 300
+"""How long a part may take to be there again, on whatever machine."""
 
 
 @dataclass
@@ -76,3 +80,27 @@ class Load:
                     return
                 if mine[-1].status_code != 200:
                     self._stop.wait(PAUSE_S)
+
+
+def kill_under_load(
+    service: RunningService, find: Callable[[], list[psutil.Process]], image: bytes, clients: int = 3
+) -> None:
+    """Kill the one process that `find` finds: it is replaced, and no request is without an answer."""
+    with Load(service, image, clients) as load:
+        load.await_scored(clients, BACK_S)
+        (victim,) = find()
+        below = victim.children(recursive=True)
+        victim.kill()
+        wait_until(lambda: find() not in ([], [victim]), BACK_S, service.said)
+        load.await_scored(clients, BACK_S)
+        wait_until(lambda: is_ready(service.url), BACK_S, service.said)
+    print(victim, load.told())
+    load.check()
+    wait_until(lambda: not any(is_there(process) for process in below), 60)
+
+
+def is_there(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

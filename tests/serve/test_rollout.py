@@ -85,6 +85,7 @@ def test_it_goes_on_listening_where_it_does() -> None:
     assert ending.deployed == []
 
 
+@pytest.mark.slow
 def test_a_new_configuration_takes_over_under_load_and_no_request_is_lost(
     service: RunningService, picture: bytes, demo_bundle: Bundle
 ) -> None:
@@ -108,6 +109,7 @@ def test_a_new_configuration_takes_over_under_load_and_no_request_is_lost(
     assert httpx.get(f"{service.url}/ffaa-2/readyz").status_code == 404
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("application", "told"),
     [
