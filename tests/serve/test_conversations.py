@@ -111,7 +111,6 @@ def test_another_key_does_not_see_an_image(running: RunningService, image: str) 
         nobody.models.list()
 
 
-@pytest.mark.slow
 def test_when_a_client_leaves_a_stream_its_generation_ends_in_vllm(
     running: RunningService, client: OpenAI, image: str
 ) -> None:

@@ -2,14 +2,17 @@
 
 import re
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 from skimage import data
 
+from serve.keys import digest
 from serve.logs import ELSEWHERE
 from serve.metrics import WHOLE
-from tests.fixtures.service import RunningService, until
+from tests.fixtures.service import KEY, RunningService, until
 from tests.images import png
 
 DOCUMENTED = re.compile(r"^\| `ray_((?:ffaa_service|serve)_\w+)` \|", re.MULTILINE)
@@ -102,3 +105,43 @@ def test_what_is_told_of_requests_is_what_is_logged(busy: RunningService) -> Non
 
     until(same, SOON_S)
     assert Scrape(busy).sums("ffaa_service_unavailable_total", "reason")["deadline",] >= 1
+
+
+def test_what_is_told_of_models_and_memory_is_what_they_say(busy: RunningService) -> None:
+    def same() -> bool:
+        engine, remembered = busy.ask("Engine", "figures"), busy.ask("Memory", "size")[0]
+        told = Scrape(busy)
+        tokens = told.sums("ffaa_service_tokens_total", "kind")
+        return (
+            tokens.get(("prompt_cached",)) == engine["cached_tokens"]
+            and tokens.get(("prompt_computed",)) == engine["prompt_tokens"] - engine["cached_tokens"]
+            and tokens.get(("generated",)) == engine["generated_tokens"]
+            and told.total("ffaa_service_remembered_images") == remembered
+            and told.total("ffaa_service_engine_images") == told.total("ffaa_service_admitted_requests") == 0
+            and told.sums("ffaa_service_starts_total", "part")
+            == {(part,): 1 for part in ("gateway", "engine", "judge", "memory")}
+            and told.total("ffaa_service_ready") == 1
+        )
+
+    until(same, SOON_S)
+
+
+def test_gauges_show_what_is_under_way(busy: RunningService) -> None:
+    with busy.client() as client, ThreadPoolExecutor(1) as senders:
+        with busy.engine_held():
+            sent = senders.submit(client.post, "/v1/score", files={"file": ASTRONAUT})
+            until(lambda: Scrape(busy).total("ffaa_service_engine_images") == 1, SOON_S)
+            until(lambda: Scrape(busy).total("ffaa_service_admitted_requests") == 1, SOON_S)
+        assert sent.result().status_code == 200
+
+
+def test_metrics_are_those_documented_and_tell_nothing_of_images_keys_and_paths(busy: RunningService) -> None:
+    documents = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    documented = set(DOCUMENTED.findall(documents))
+    told = Scrape(busy)
+    assert {name for name in told.names if name.startswith("ffaa")} == {
+        name for name in documented if name.startswith("ffaa")
+    }
+    assert documented <= told.names
+    for secret in (KEY, digest(KEY)[:12], "somewhere", "another"):
+        assert secret not in "\n".join(line for line in told.text.splitlines() if "ffaa_service" in line)

@@ -110,7 +110,6 @@ def test_beyond_what_is_admitted_requests_are_refused_at_once(client: httpx.Clie
         )
 
 
-@pytest.mark.slow
 def test_the_work_of_a_client_that_left_is_cancelled_in_vllm(running: RunningService) -> None:
     until(lambda: running.under_way() == 0, 60)
     finished = running.ask("Engine", "figures")["requests"]
@@ -124,7 +123,6 @@ def test_the_work_of_a_client_that_left_is_cancelled_in_vllm(running: RunningSer
     assert running.computes_nothing()
 
 
-@pytest.mark.slow
 def test_a_client_that_cannot_wait_is_told_so_and_its_work_is_cancelled(
     running: RunningService, client: httpx.Client
 ) -> None:
