@@ -38,7 +38,7 @@ def test_a_part_that_is_killed_comes_back_and_no_request_is_lost(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("deployment", ["Gateway", "Judge", "vLLM"])
+@pytest.mark.parametrize("deployment", ["Gateway", "Judge", "Engine", "vLLM"])
 def test_with_real_models_a_part_that_is_killed_comes_back_and_no_request_is_lost(
     real: RunningService, deployment: str
 ) -> None:
