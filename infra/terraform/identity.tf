@@ -71,6 +71,18 @@ data "aws_iam_policy_document" "nightly" {
     }
   }
 
+  # To find the newest report.
+  statement {
+    sid       = "ListReports"
+    actions   = ["s3:ListBucket"]
+    resources = [aws_s3_bucket.this["inventory"].arn]
+    condition {
+      test     = "StringLike"
+      variable = "s3:prefix"
+      values   = ["${local.inventory_prefix}*"]
+    }
+  }
+
   # Nothing is deleted: `ffaa table gc` and `ffaa doctor` are for a person's own role.
   statement {
     sid       = "KeepTable"

@@ -8,7 +8,7 @@ output "values" {
 }
 
 output "inventory" {
-  description = "Below it is a folder per report, whose manifest.json can be FFAA_INPUT instead."
+  description = "The inventory's folder, which can be FFAA_INPUT instead: each night takes the newest report in it."
   value       = "s3://${aws_s3_bucket.this["inventory"].id}/${local.inventory_prefix}"
 }
 

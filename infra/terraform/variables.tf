@@ -68,7 +68,7 @@ variable "cluster" {
   type = object({
     oidc_provider_arn = string
     nightly           = optional(set(string), ["ffaa:ffaa-head", "ffaa:ffaa-worker"])
-    service           = optional(set(string), ["ffaa:ffaa-service"])
+    service           = optional(set(string), ["ffaa:ffaa-service-head", "ffaa:ffaa-service-worker"])
   })
 }
 

@@ -21,6 +21,7 @@ from ray_jobs.doctor.trial import try_shard
 from ray_jobs.score.cluster import Shares, cluster
 from ray_jobs.score.config import ScoreConfig
 from ray_jobs.score.inputs import require_apart
+from ray_jobs.score.inventory import newest_report
 from ray_jobs.score.ray_settings import ray_settings
 
 
@@ -63,6 +64,9 @@ class Diagnosis:
             yield error("output", str(failure))
 
     def _look_at_input(self) -> Iterator[Finding]:
+        if (report := newest_report(self.input_uri)) != self.input_uri:
+            yield ok("input", f"{self.input_uri} is an S3 Inventory; its newest report is {report}")
+            self.input_uri = report
         self._images = yield from check_input(self.input_uri, self.output_uri, self.config)
 
     def _look_at_bundle(self) -> Iterator[Finding]:

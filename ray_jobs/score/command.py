@@ -1,9 +1,10 @@
 """Score every face in a set of images, on this machine or a Ray cluster.
 
 INPUT is a folder, an S3 prefix, a glob ('photos/*.jpg', in quotes), one image,
-a CSV or Parquet manifest with a column of addresses, or the manifest.json of an
-S3 Inventory. OUTPUT is a folder or
-S3 prefix that holds the verdict table: one row per image, whatever fails.
+a CSV or Parquet manifest with a column of addresses, or an S3 Inventory: the
+manifest.json of a report, or its folder, of which the newest report is taken.
+OUTPUT is a folder or S3 prefix that holds the verdict table: one row per image,
+whatever fails.
 
 The same command again goes on where it stopped, and scores what is new or
 failed for a passing reason. Set RAY_ADDRESS to use a cluster.

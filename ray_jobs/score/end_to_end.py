@@ -17,6 +17,7 @@ from ffaa_core.verdict import Status
 from ray_jobs.score.config import ScoreConfig
 from ray_jobs.score.display import count_lines, duration
 from ray_jobs.score.inputs import absolute, list_images, outside, require_apart
+from ray_jobs.score.inventory import newest_report
 from ray_jobs.score.job import Job
 from ray_jobs.score.signals import stop_requests, stopped
 
@@ -61,6 +62,9 @@ def _score(
     verbose: bool,
 ) -> int:
     require_apart(input_uri, output_uri)
+    if (report := newest_report(input_uri)) != input_uri:
+        print(f"{input_uri} is an S3 Inventory; its newest report is {report}")
+        input_uri = report
 
     def listing() -> Iterator[PlannedImage]:
         return outside(list_images(input_uri, config.run.uri_column), output_uri)

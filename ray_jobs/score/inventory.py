@@ -21,8 +21,12 @@ from ffaa_core.storage import ObjectInfo, Store, locate
 from ffaa_core.table import PlannedImage
 
 MANIFEST = "manifest.json"
+CHECKSUM = "manifest.checksum"
+"""What S3 writes last of a report."""
 REPORT = re.compile(rf"/\d{{4}}-\d\d-\d\dT\d\d-\d\dZ/{re.escape(MANIFEST)}$")
 """How the name of a report's manifest ends: the time of the report, and then this."""
+SYMLINK = re.compile(r"/hive/dt=\d{4}-\d\d-\d\d-\d\d-\d\d/symlink\.txt$")
+"""What S3 writes for Hive beside the reports of an inventory, by which its folder is known."""
 
 
 class DataFile(BaseModel):
@@ -84,6 +88,33 @@ def read_inventory(store: Store, manifest: ObjectInfo) -> Iterator[PlannedImage]
                 )
     if not listed_any:
         raise ConfigurationError(f"nothing to score: the S3 Inventory {manifest.uri} lists no object")
+
+
+def newest_report(uri: str) -> str:
+    """The manifest of the newest finished report, if `uri` is the folder of an inventory or its `hive/`.
+
+    Any other URI is returned as it is. The folder has the inventory's own name, below that of the source
+    bucket.
+
+    Raises:
+        ConfigurationError: no report in the folder is finished.
+    """
+    if not uri.startswith("s3://") or uri.lower().endswith((".json", ".csv", ".parquet")):
+        return uri
+    store, key = locate(uri)
+    folder = key.rstrip("/").removesuffix("/hive")
+    first = next(store.list(f"{folder}/hive/dt="), None)
+    if first is None or not SYMLINK.search(first.key):
+        return uri
+    names = {info.key for info in store.list(f"{folder}/2")}  # years; nothing else there begins with a digit
+    reports = filter(REPORT.search, names)
+    finished = [report for report in reports if report.removesuffix(MANIFEST) + CHECKSUM in names]
+    if not finished:
+        raise ConfigurationError(
+            f"nothing to score: {store.uri_of(folder)} is an S3 Inventory without a finished report; the "
+            "first takes S3 up to two days"
+        )
+    return store.uri_of(max(finished))
 
 
 def without_date(uri: str) -> str:

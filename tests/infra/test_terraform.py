@@ -215,7 +215,7 @@ def test_the_scan_may_do_what_it_does_and_nothing_else(
     calls: Calls,
     tmp_path: Path,
 ) -> None:
-    report = write_report(outputs["inventory"], account["FFAA_INPUT"], [*KEYS, "deleted-since.png"])
+    write_report(outputs["inventory"], account["FFAA_INPUT"], [*KEYS, "deleted-since.png"])
     calls.clear()
     ffaa = scripted.with_environment(
         **moto_server.environment(), XDG_CACHE_HOME=str(tmp_path / "other-cache")
@@ -224,8 +224,8 @@ def test_the_scan_may_do_what_it_does_and_nothing_else(
 
     fetched = ffaa("bundle", "fetch", account["FFAA_BUNDLE"])
     first = ffaa("score", account["FFAA_INPUT"], account["FFAA_OUTPUT"], *options, "--max-images", "1")
-    second = ffaa("score", report, account["FFAA_OUTPUT"], *options, "--run", "tonight")
-    again = ffaa("score", report, account["FFAA_OUTPUT"], *options, "--run", "tonight")
+    second = ffaa("score", outputs["inventory"], account["FFAA_OUTPUT"], *options, "--run", "tonight")
+    again = ffaa("score", outputs["inventory"], account["FFAA_OUTPUT"], *options, "--run", "tonight")
 
     assert fetched.returncode == 0, fetched.stderr
     assert first.returncode == 0, first.stderr
@@ -260,8 +260,8 @@ def test_a_call_outside_the_prefixes_is_found(account: dict[str, str], calls: Ca
 KEYS = [f"{number:04}.png" for number in range(3)]
 
 
-def write_report(inventory: str, source: str, keys: list[str]) -> str:
-    """A report as S3 writes it there, of objects below `source`; returns its manifest's address."""
+def write_report(inventory: str, source: str, keys: list[str]) -> None:
+    """A report as S3 writes it there, of objects below `source`."""
     bucket, _, prefix = source.removeprefix("s3://").partition("/")
     destination = inventory.removeprefix("s3://").partition("/")
     lines = io.StringIO()
@@ -276,4 +276,5 @@ def write_report(inventory: str, source: str, keys: list[str]) -> str:
         "files": [{"key": f"{destination[2]}data/1.csv", "size": len(lines.getvalue())}],
     }
     store.write("2026-11-20T01-00Z/manifest.json", json.dumps(manifest).encode())
-    return f"{inventory}2026-11-20T01-00Z/manifest.json"
+    store.write("2026-11-20T01-00Z/manifest.checksum", b"")
+    store.write("hive/dt=2026-11-20-01-00/symlink.txt", b"")

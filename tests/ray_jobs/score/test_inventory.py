@@ -18,6 +18,7 @@ from ffaa_core.errors import ConfigurationError
 from ffaa_core.storage import Store, open_store
 from ffaa_core.table import PlannedImage
 from ray_jobs.score.inputs import absolute, list_images, outside
+from ray_jobs.score.inventory import newest_report
 from tests.fixtures.s3 import S3Server, use
 
 FOLDER = "reports/photos/nightly"
@@ -168,6 +169,45 @@ def test_a_report_is_never_held_in_memory(bucket: Store) -> None:
 def test_all_reports_of_one_inventory_are_the_same_input() -> None:
     assert absolute(f"s3://bucket/{REPORT}") == f"s3://bucket/{FOLDER}"
     assert absolute("s3://bucket/photos/manifest.json") == "s3://bucket/photos/manifest.json"
+
+
+def deliver(bucket: Store, day: int, *names: str) -> str:
+    """What S3 writes of the report of a day; returns the URI that its manifest has."""
+    for name in names:
+        bucket.write(f"{FOLDER}/2026-11-{day}T01-00Z/{name}", b"{}")
+    bucket.write(f"{FOLDER}/hive/dt=2026-11-{day}-01-00/symlink.txt", b"")
+    return bucket.uri_of(f"{FOLDER}/2026-11-{day}T01-00Z/manifest.json")
+
+
+@pytest.mark.parametrize("ending", ["", "/", "/hive", "/hive/"])
+def test_of_an_inventorys_folder_the_newest_finished_report_is_taken(bucket: Store, ending: str) -> None:
+    deliver(bucket, 18, "manifest.json", "manifest.checksum")
+    newest = deliver(bucket, 19, "manifest.json", "manifest.checksum")
+    deliver(bucket, 20, "manifest.json")
+    bucket.write(f"{FOLDER}/data/1.parquet", b"")
+    bucket.write(f"{FOLDER}-2/2026-11-20T01-00Z/manifest.json", b"")
+    bucket.write(f"{FOLDER}-2/2026-11-20T01-00Z/manifest.checksum", b"")
+    assert newest_report(bucket.uri_of(FOLDER) + ending) == newest
+
+
+def test_an_inventory_without_a_finished_report_is_refused(bucket: Store) -> None:
+    deliver(bucket, 20, "manifest.json")
+    with pytest.raises(ConfigurationError, match="without a finished report"):
+        newest_report(bucket.uri_of(FOLDER))
+
+
+@pytest.mark.parametrize("name", ["", "/", "2026-11-19T01-00Z/manifest.json", "in", "in/", "in/*.jpg"])
+def test_anything_else_is_left_as_it_is(bucket: Store, name: str) -> None:
+    bucket.write("in/hive/dt=2026-11-20-01-00/a.jpg", b"")
+    bucket.write("in/2026-11-19T01-00Z/manifest.json", b"")
+    bucket.write("in/2026-11-19T01-00Z/manifest.checksum", b"")
+    assert newest_report(bucket.uri_of(name)) == bucket.uri_of(name)
+    assert newest_report("photos") == "photos"
+
+
+@pytest.mark.parametrize("manifest", [REPORT, "list.csv", "list.PARQUET"])
+def test_who_may_only_read_a_manifest_is_asked_for_no_listing(manifest: str) -> None:
+    assert newest_report(f"s3://no-such-bucket/{manifest}") == f"s3://no-such-bucket/{manifest}"
 
 
 def test_a_table_in_the_bucket_is_not_among_its_images() -> None:
