@@ -56,7 +56,7 @@ def command_problems(rendered: Rendered) -> Iterator[str]:
 def entrypoint(rendered: Rendered, rayjob: Manifest) -> list[str]:
     """The words of its command, as the shell in the head makes them."""
     environment = rendered.environment(rendered.ray_pods()[0].spec["containers"][0])
-    words = shlex.split(rayjob["spec"]["entrypoint"])
+    words = shlex.split(rayjob["spec"]["entrypoint"].removeprefix("exec "))
     return [VALUE.sub(lambda name: environment[name[1] or name[2]], word) for word in words]
 
 

@@ -74,6 +74,8 @@ def grace_problems(rendered: Rendered) -> Iterator[str]:
     head = rendered.ray_pods()[0].spec["containers"][0]
     if rendered.template["spec"].get("jobId") not in head["lifecycle"]["preStop"]["exec"]["command"]:
         yield "head: preStop stops another job than jobId"
+    if not rendered.template["spec"]["entrypoint"].startswith("exec "):
+        yield "entrypoint: no exec, so that its shell ends before ffaa does and Ray waits for a zombie"
 
 
 def size_problems(rendered: Rendered) -> Iterator[str]:

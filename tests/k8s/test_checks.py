@@ -326,6 +326,7 @@ NIGHTS: list[tuple[Callable[..., Any], str, str, Any, str]] = [
     ),
     (nights.grace_problems, "RayJob", f"{HEAD_POD}.containers.0.env.2.value", "3", "head: not run.grace"),
     (nights.grace_problems, "RayJob", "spec.jobId", "other", "another job"),
+    (nights.grace_problems, "RayJob", "spec.entrypoint", "ffaa score a b", "no exec"),
     (nights.size_problems, "RayJob", f"{HEAD}.rayStartParams.num-cpus", None, "the head takes work"),
     (nights.size_problems, "RayJob", f"{ENGINE}.minReplicas", 1, "engine: does not start from zero"),
     (nights.size_problems, "RayJob", f"{ENGINE}.groupName", "answer", "no worker group engine"),
