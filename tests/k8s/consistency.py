@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import inspect
 import io
 import json
 import re
@@ -15,6 +16,7 @@ from pathlib import PurePosixPath
 import click
 import ray
 import yaml
+from ray._private import ray_constants
 from ray.dashboard.modules.job import job_supervisor
 
 from ffaa_core import cli
@@ -35,7 +37,7 @@ with warnings.catch_warnings():
 
 def command_problems(rendered: Rendered) -> Iterator[str]:
     """Command lines that `ffaa` or `ray` does not understand."""
-    for pod in rendered.pods():
+    for pod in rendered.own_pods():
         for container in pod.containers:
             environment = rendered.environment(container)
             if container.get("command"):
@@ -46,11 +48,16 @@ def command_problems(rendered: Rendered) -> Iterator[str]:
             for line in _hooks(container):
                 yield from _word_problems(line)
     yield from _word_problems(entrypoint(rendered, rendered.tonight))
-    for group in (rendered.cluster["headGroupSpec"], *rendered.groups.values()):
+    for group in _groups(rendered):
         known = {option for parameter in ray_cli.commands["start"].params for option in parameter.opts}
         for name in group.get("rayStartParams", {}):
             if f"--{name}" not in known:
                 yield f"ray start has no option --{name}"
+
+
+def _groups(rendered: Rendered) -> Iterator[Manifest]:
+    for cluster in rendered.clusters.values():
+        yield from (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
 
 
 def entrypoint(rendered: Rendered, rayjob: Manifest) -> list[str]:
@@ -63,7 +70,7 @@ def entrypoint(rendered: Rendered, rayjob: Manifest) -> list[str]:
 def _hooks(container: Manifest) -> Iterator[list[str]]:
     for hook in container.get("lifecycle", {}).values():
         command = hook["exec"]["command"]
-        yield from (shlex.split(part) for part in re.findall(r"ray [^;|&]+", command[-1]))
+        yield from (shlex.split(part) for part in re.findall(r"ray [^;|&\n]+", command[-1]))
         if command[0] in ("ray", "ffaa"):
             yield command
 
@@ -117,8 +124,8 @@ def variable_problems(rendered: Rendered) -> Iterator[str]:
 
 
 def _known_to_ray(name: str) -> bool:
-    return name.startswith("RAY_") and name in str(
-        job_supervisor.__loader__.get_source(job_supervisor.__name__)
+    return name.startswith("RAY_") and any(
+        name in inspect.getsource(module) for module in (job_supervisor, ray_constants)
     )
 
 
@@ -152,24 +159,30 @@ def version_problems(rendered: Rendered) -> Iterator[str]:
     """Another Ray than the pinned one, other settings of Ray than documented, images without a version."""
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     pinned = next(name.partition("==")[2] for name in dependencies if name.startswith("ray["))
-    if not rendered.cluster["rayVersion"] == pinned == ray.__version__:
-        yield f"rayVersion is not {pinned}, or not the installed {ray.__version__}"
-    start = rendered.cluster["headGroupSpec"]["rayStartParams"]
     settings = {name.removeprefix("RAY_"): int(value) for name, value in RAY_SETTINGS.items()}
-    [system_config] = shlex.split(start["system-config"])
-    if json.loads(system_config) != settings:
-        yield f"system-config is not {settings}"
-    images = {container["image"] for pod in rendered.pods() for container in pod.containers}
+    for cluster in rendered.clusters.values():
+        if not cluster["rayVersion"] == pinned == ray.__version__:
+            yield f"rayVersion is not {pinned}, or not the installed {ray.__version__}"
+        [system_config] = shlex.split(cluster["headGroupSpec"]["rayStartParams"]["system-config"])
+        if json.loads(system_config) != settings:
+            yield f"system-config is not {settings}"
+    images = {container["image"] for pod in rendered.own_pods() for container in pod.containers}
     names = {image.rpartition(":")[0] for image in images}
     tags = {image.rpartition(":")[2].partition("-")[0] for image in images}
     if len(names) != 1 or len(tags) != 1 or tags & {"", "latest"}:
         yield f"not one image of one version: {', '.join(sorted(images))}"
+    for pod in rendered.pods():
+        for container in pod.containers:
+            if not re.fullmatch(r".+:\d+\.\d+\.\d+\S*", container["image"]):
+                yield f"{pod.name}: {container['image']} is of no version"
 
 
 def reference_problems(rendered: Rendered) -> Iterator[str]:
     """Names that name nothing, and selectors that select nothing."""
     there = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in rendered.manifests}
     there.add(("ConfigMap", "kube-root-ca.crt"))  # Kubernetes puts it into every namespace
+    made_by_hand = re.findall(r"create secret generic (\S+)", (ROOT / "docs" / "operations.md").read_text())
+    there |= {("Secret", name) for name in made_by_hand}
     for owner, kind, name in _references(rendered):
         if (kind, name) not in there:
             yield f"{owner}: there is no {kind} {name}"
@@ -180,15 +193,29 @@ def reference_problems(rendered: Rendered) -> Iterator[str]:
 
 def _references(rendered: Rendered) -> Iterator[tuple[str, str, str]]:
     for pod in rendered.pods():
-        yield pod.name, "ServiceAccount", pod.spec["serviceAccountName"]
+        if pod.own:
+            yield pod.name, "ServiceAccount", pod.spec["serviceAccountName"]
         if "priorityClassName" in pod.spec:
             yield pod.name, "PriorityClass", pod.spec["priorityClassName"]
         yield from ((pod.name, "ConfigMap", name) for name in _config_maps(pod))
+        yield from ((pod.name, kind, name) for kind, name in _keys(pod.containers))
+    redis = rendered.clusters["service"]["gcsFaultToleranceOptions"]["redisPassword"]
+    yield from (("redisPassword", kind, name) for kind, name in _keys([{"env": [redis]}]))
     for binding in rendered.of_kind("RoleBinding"):
         yield "RoleBinding", binding["roleRef"]["kind"], binding["roleRef"]["name"]
         yield from (("RoleBinding", subject["kind"], subject["name"]) for subject in binding["subjects"])
     template = rendered.nightly.containers[0]["args"][1]
     yield "CronJob", "RayJob", template
+
+
+def _keys(containers: list[Manifest]) -> Iterator[tuple[str, str]]:
+    """Kind and name of what single variables are taken from."""
+    for container in containers:
+        for entry in container.get("env", []):
+            source = entry.get("valueFrom", {})
+            for kind, reference in (("ConfigMap", "configMapKeyRef"), ("Secret", "secretKeyRef")):
+                if reference in source:
+                    yield kind, source[reference]["name"]
 
 
 def _config_maps(pod: Pod) -> Iterator[str]:
@@ -204,6 +231,8 @@ def _selectors(rendered: Rendered) -> Iterator[tuple[str, Manifest]]:
         yield f"NetworkPolicy {policy['metadata']['name']}", policy["spec"]["podSelector"]
     for budget in rendered.of_kind("PodDisruptionBudget"):
         yield f"PodDisruptionBudget {budget['metadata']['name']}", budget["spec"]["selector"]
+    for service in rendered.of_kind("Service"):
+        yield f"Service {service['metadata']['name']}", {"matchLabels": service["spec"]["selector"]}
     for pod in rendered.pods():
         for constraint in pod.spec.get("topologySpreadConstraints", []):
             yield f"{pod.name}: topology", constraint["labelSelector"]

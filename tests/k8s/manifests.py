@@ -20,11 +20,14 @@ Manifest = dict[str, Any]
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod as its manifest describes it; `group` is Ray's, None for a pod that is none of Ray's."""
+    """A pod as its manifest describes it; `group` is Ray's, None for a pod that is none of Ray's. One that is
+    `own` is of this project's image.
+    """
 
     name: str
     template: Manifest
     group: str | None = None
+    own: bool = True
 
     @property
     def spec(self) -> Manifest:
@@ -66,6 +69,27 @@ class Rendered:
         return self.template["spec"]["rayClusterSpec"]
 
     @property
+    def service(self) -> Manifest:
+        [service] = self.of_kind("RayService")
+        return service
+
+    @property
+    def clusters(self) -> dict[str, Manifest]:
+        """Ray's clusters, of the scan and of the service."""
+        return {"scan": self.cluster, "service": self.service["spec"]["rayClusterConfig"]}
+
+    @property
+    def service_groups(self) -> dict[str, Manifest]:
+        groups = self.clusters["service"]["workerGroupSpecs"]
+        return {group["groupName"]: group for group in groups}
+
+    @property
+    def service_values(self) -> Manifest:
+        """The ConfigMap of what values.yaml says of the service, whose name has a hash at its end."""
+        [values] = [found for found in self.of_kind("ConfigMap") if _is_hashed(found, "ffaa-service")]
+        return values
+
+    @property
     def groups(self) -> dict[str, Manifest]:
         return {group["groupName"]: group for group in self.cluster["workerGroupSpecs"]}
 
@@ -92,8 +116,20 @@ class Rendered:
         groups = [("head", self.cluster["headGroupSpec"]), *self.groups.items()]
         return [Pod(name, group["template"], name) for name, group in groups]
 
+    def service_pods(self) -> list[Pod]:
+        cluster = self.clusters["service"]
+        groups = [("head", cluster["headGroupSpec"]), *self.service_groups.items()]
+        return [Pod(f"service-{name}", group["template"], name) for name, group in groups]
+
+    def own_pods(self) -> list[Pod]:
+        return [self.nightly, *self.ray_pods(), *self.service_pods()]
+
     def pods(self) -> list[Pod]:
-        return [self.nightly, *self.ray_pods()]
+        others = [
+            Pod(found["metadata"]["name"], found["spec"]["template"], own=False)
+            for found in self.of_kind("StatefulSet")
+        ]
+        return [*self.own_pods(), *others]
 
     def environment(self, container: Manifest) -> dict[str, str]:
         """Variables of a container; those from the pod's own fields have its path as their value."""
@@ -102,8 +138,19 @@ class Rendered:
             values = self.named("ConfigMap", source["configMapRef"]["name"]) or {"data": {}}
             found |= values["data"]
         for entry in container.get("env", []):
-            found[entry["name"]] = entry.get("value") or str(entry.get("valueFrom"))
+            found[entry["name"]] = entry.get("value") or self._referred(entry["valueFrom"])
         return found
+
+    def _referred(self, source: Manifest) -> str:
+        reference = source.get("configMapKeyRef")
+        if reference is None:
+            return str(source)
+        values = self.named("ConfigMap", reference["name"]) or {"data": {}}
+        return str(values["data"].get(reference["key"], ""))
+
+
+def _is_hashed(manifest: Manifest, name: str) -> bool:
+    return bool(re.fullmatch(rf"{name}-[0-9a-z]{{10}}", manifest["metadata"]["name"]))
 
 
 def expanded(text: str, environment: dict[str, str]) -> str:
@@ -111,9 +158,9 @@ def expanded(text: str, environment: dict[str, str]) -> str:
     return re.sub(r"\$\((\w+)\)", lambda name: environment.get(name[1], name[0]), text)
 
 
-def render(overlay: str) -> Rendered:
+def render(overlay: str, root: Path = ROOT) -> Rendered:
     """Build an overlay by `kubectl kustomize`."""
-    folder = ROOT / "k8s" / "overlays" / overlay
+    folder = root / "k8s" / "overlays" / overlay
     built = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     return Rendered([manifest for manifest in yaml.safe_load_all(built.stdout) if manifest])

@@ -80,9 +80,10 @@ def grace_problems(rendered: Rendered) -> Iterator[str]:
 
 def size_problems(rendered: Rendered) -> Iterator[str]:
     """Work on the head, workers that do not come from zero, containers without bounds."""
-    start = rendered.cluster["headGroupSpec"]["rayStartParams"]
-    if (start.get("num-cpus"), start.get("num-gpus")) != ("0", "0"):
-        yield "the head takes work"
+    for cluster in rendered.clusters.values():
+        start = cluster["headGroupSpec"]["rayStartParams"]
+        if (start.get("num-cpus"), start.get("num-gpus")) != ("0", "0"):
+            yield "the head takes work"
     for name, group in rendered.groups.items():
         if (group["minReplicas"], group["replicas"]) != (0, 0):
             yield f"{name}: does not start from zero"

@@ -28,6 +28,7 @@ class Definitions:
 
     def __init__(self, folder: Path) -> None:
         self._schemas: dict[tuple[str, str], Manifest] = {}
+        self._validators: dict[tuple[str, str], jsonschema.Draft202012Validator] = {}
         for file in sorted(folder.glob("*.yaml")):
             definition = yaml.load(file.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))["spec"]
             for version in definition["versions"]:
@@ -40,7 +41,9 @@ class Definitions:
         if key not in self._schemas:
             return [f"no definition of {key}"]
         schema = self._schemas[key]
-        errors = jsonschema.Draft202012Validator(_closed(schema)).iter_errors(manifest)
+        if key not in self._validators:
+            self._validators[key] = jsonschema.Draft202012Validator(_closed(schema))
+        errors = self._validators[key].iter_errors(manifest)
         return [f"{error.json_path}: {error.message}" for error in errors] + list(
             _broken_rules(schema, manifest)
         )

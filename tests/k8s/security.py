@@ -19,6 +19,7 @@ SECRET = re.compile(r"KEY|TOKEN|PASSWORD|SECRET|CREDENTIAL")
 DOCKERFILE = ROOT / "infra" / "docker" / "Dockerfile"
 USER = re.compile(r"^USER (\S+)", re.MULTILINE)
 DASHBOARD, OPERATOR = 8265, "kuberay-system"
+SERVE, SERVE_POLICY = 8000, "serve"
 
 
 def pod_security_problems(rendered: Rendered) -> Iterator[str]:
@@ -30,9 +31,10 @@ def pod_security_problems(rendered: Rendered) -> Iterator[str]:
         yield from _pod_problems(pod)
         for container in pod.containers:
             yield from _container_problems(f"{pod.name}/{container['name']}", container, pod.spec)
-    if rendered.cluster.get("enableInTreeAutoscaling"):
-        autoscaler = rendered.cluster["autoscalerOptions"]
-        yield from _container_problems("autoscaler", autoscaler, rendered.ray_pods()[0].spec)
+    for name, cluster in rendered.clusters.items():
+        if cluster.get("enableInTreeAutoscaling"):
+            head = cluster["headGroupSpec"]["template"]["spec"]
+            yield from _container_problems(f"{name} autoscaler", cluster["autoscalerOptions"], head)
 
 
 def _pod_problems(pod: Pod) -> Iterator[str]:
@@ -43,10 +45,12 @@ def _pod_problems(pod: Pod) -> Iterator[str]:
         if not volume.keys() - {"name"} <= VOLUMES:
             yield f"{pod.name}: volume {volume['name']} is of a kind that is not allowed"
     context = pod.spec.get("securityContext", {})
-    users = {f"{context.get('runAsUser')}:{context.get('runAsGroup')}", *USER.findall(DOCKERFILE.read_text())}
-    if len(users) != 1 or "0:0" in users:
+    users = {f"{context.get('runAsUser', 0)}:{context.get('runAsGroup', 0)}"}
+    if pod.own:
+        users |= set(USER.findall(DOCKERFILE.read_text()))
+    if len(users) != 1 or any(re.search(r"\b0\b", user) for user in users):
         yield f"{pod.name}: runAsUser is not the image's: {', '.join(sorted(users))}"
-    if pod.spec.get("automountServiceAccountToken") is not (pod.group is None):
+    if pod.spec.get("automountServiceAccountToken") is not (pod.name == "nightly"):
         yield f"{pod.name}: of all pods the nightly one alone has a token of Kubernetes"
 
 
@@ -91,16 +95,24 @@ def secret_problems(rendered: Rendered) -> Iterator[str]:
             for entry in container.get("env", []):
                 if "value" in entry and SECRET.search(entry["name"]):
                     yield f"{pod.name}/{container['name']}: {entry['name']} is spelt out"
+    redis = rendered.clusters["service"].get("gcsFaultToleranceOptions", {})
+    if "secretKeyRef" not in redis.get("redisPassword", {}).get("valueFrom", {}):
+        yield "the password of Redis is no reference to a Secret"
 
 
 def exposure_problems(rendered: Rendered) -> Iterator[str]:
     """Ways from outside to a pod, above all to Ray's dashboard and job API."""
-    for kind in ("Ingress", "Service", "HTTPRoute", "Gateway"):
+    for kind in ("Ingress", "HTTPRoute", "Gateway"):
         for found in rendered.of_kind(kind):
             yield f"{kind} {found['metadata']['name']} leads to a pod"
-    head = rendered.cluster["headGroupSpec"]
-    if head.get("serviceType") != "ClusterIP" or head.get("enableIngress"):
-        yield "the head has an ingress, or a service of another type than ClusterIP"
+    for found in rendered.of_kind("Service"):
+        leads_to = selected({"matchLabels": found["spec"]["selector"]}, rendered.pods())
+        if found["spec"].get("type", "ClusterIP") != "ClusterIP" or any(pod.own for pod in leads_to):
+            yield f"Service {found['metadata']['name']} leads to a pod"
+    for name, cluster in rendered.clusters.items():
+        head = cluster["headGroupSpec"]
+        if head.get("serviceType") != "ClusterIP" or head.get("enableIngress"):
+            yield f"{name}: the head has an ingress, or a service of another type than ClusterIP"
     policies = rendered.of_kind("NetworkPolicy")
     if not any(_denies_all(policy["spec"]) for policy in policies):
         yield "no policy denies all traffic by default"
@@ -122,9 +134,13 @@ def _ingress_problems(policy: Manifest, rule: Manifest, pods: list[Pod]) -> Iter
         namespace = (
             peer.get("namespaceSelector", {}).get("matchLabels", {}).get("kubernetes.io/metadata.name")
         )
+        if peer.keys() == {"podSelector"} and selected(peer["podSelector"], pods):
+            namespace = "our own"
         ports = {port["port"] for port in rule.get("ports", [])}
         if not namespace or not ports:
             yield f"NetworkPolicy {name} lets in more than one namespace, or at every port"
+        if SERVE in ports and name != SERVE_POLICY:
+            yield f"NetworkPolicy {name} lets {namespace} send requests, which {SERVE_POLICY} decides"
         if DASHBOARD in ports and namespace != OPERATOR:
             yield f"NetworkPolicy {name} lets {namespace} reach the dashboard"
         for pod in selected(ours, pods):

@@ -1,12 +1,14 @@
 """Every overlay builds, is taken by Kubernetes, KubeRay and Ray, and agrees with the program."""
 
+import shutil
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 
-from tests.k8s import consistency, nights, security
-from tests.k8s.manifests import OVERLAYS, Rendered
-from tests.k8s.operator_rules import operator_problems
+from tests.k8s import consistency, nights, security, services
+from tests.k8s.manifests import OVERLAYS, ROOT, Rendered, render
+from tests.k8s.operator_rules import operator_problems, service_problems
 from tests.k8s.schemas import Definitions, core_problems, runtime_environment_problems
 
 CUSTOM = ("ray.io/", "kueue.x-k8s.io/")
@@ -26,6 +28,11 @@ CHECKS: list[Callable[[Rendered], Iterable[str]]] = [
     nights.grace_problems,
     nights.size_problems,
     nights.queue_problems,
+    services.configuration_problems,
+    services.placement_problems,
+    services.change_problems,
+    services.ending_problems,
+    services.door_problems,
 ]
 
 
@@ -45,6 +52,38 @@ def test_kuberay_takes_the_template_and_tonights_rayjob(
         assert definitions.problems(rayjob) == []
         assert list(operator_problems(rayjob)) == []
         assert runtime_environment_problems(rayjob) == []
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_kuberay_takes_the_service(
+    overlay: str, build: Callable[[str], Rendered], definitions: Definitions
+) -> None:
+    service = build(overlay).service
+    assert definitions.problems(service) == []
+    assert list(service_problems(service)) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "instead"),
+    [
+        ("FFAA_BUNDLE: s3://example-models/ffaa", "FFAA_BUNDLE: s3://example-models/ffaa-2"),
+        ('FFAA_BUNDLE_SHA256: "0', 'FFAA_BUNDLE_SHA256: "1'),
+        ("REDIS_ADDRESS: redis", "REDIS_ADDRESS: another"),
+        ("uri_prefixes: [s3://example-uploads]", "uri_prefixes: []"),
+        ("max_replicas: 4", "max_replicas: 5"),
+    ],
+)
+def test_whatever_changes_of_the_service_is_another_cluster(
+    said: str, instead: str, build: Callable[[str], Rendered], tmp_path: Path
+) -> None:
+    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
+    values = tmp_path / "k8s" / "overlays" / "gpu" / "values.yaml"
+    scan, service = values.read_text().split("# The service.")
+    assert said in service
+    values.write_text(f"{scan}# The service.{service.replace(said, instead)}")
+    before, after = build("gpu"), render("gpu", tmp_path)
+    assert after.clusters["service"] != before.clusters["service"]
+    assert after.template == before.template
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
