@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
-from ffaa_core.bundle import Bundle, resolve_bundle
+from ffaa_core.bundle import Bundle, resolve_manifest
 from ffaa_core.bundle.proof import open_proved
 from ffaa_core.settings import fingerprint
 from serve.config import ServeConfig
@@ -20,17 +20,17 @@ class Release:
 
     @classmethod
     def of(cls, config: ServeConfig) -> Self:
-        """What this machine makes of the configuration.
+        """What this machine makes of the configuration. It fetches no models: that is for where they run.
 
         Raises:
-            BundleError: there is no such bundle, or it is not complete.
+            BundleError: there is no such bundle.
         """
-        bundle = resolve_bundle(config.bundle)
+        location, manifest = resolve_manifest(config.bundle)
         return cls(
             config=config,
-            bundle=bundle.location,
-            fingerprint=fingerprint(config.scoring, bundle.digests),
-            warning=bundle.warning,
+            bundle=location,
+            fingerprint=fingerprint(config.scoring, manifest.digests),
+            warning=manifest.warning,
         )
 
     def open_bundle(self, *parts: str) -> Bundle:

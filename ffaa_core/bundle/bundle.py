@@ -90,6 +90,11 @@ class Manifest(_Strict):
             f"{part}/{name}": entry for part, of in self.parts.items() for name, entry in of.files.items()
         }
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """Part to the sha256 over its files' names and contents."""
+        return {name: part.sha256 for name, part in self.parts.items()}
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -154,7 +159,7 @@ class Bundle:
     @property
     def digests(self) -> dict[str, str]:
         """Part to the sha256 over its files' names and contents, as the manifest states it."""
-        return {name: part.sha256 for name, part in self.manifest.parts.items()}
+        return self.manifest.digests
 
     @property
     def provenance(self) -> Mapping[str, Any]:

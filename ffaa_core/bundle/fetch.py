@@ -29,18 +29,34 @@ def fetch(uri: str, sha256: str | None = None) -> Path:
     """
     store = open_store(uri)
     try:
-        content = store.read(MANIFEST).data
+        content, manifest = _read_manifest(store)
         found = hashlib.sha256(content).hexdigest()
         if sha256 not in (None, found):
             raise BundleError(
                 f"{store.uri_of(MANIFEST)} has the sha256 {found}, not {sha256}: another bundle lies there "
                 "than the one that was asked for"
             )
-        manifest = Manifest.parse(content, store.uri_of(MANIFEST))
         copy = cache_directory() / "bundles" / found[:32]
         return made_once(copy, lambda scratch: _download(store, manifest, content, scratch))
     except NotFoundError as error:
         raise BundleError(f"no complete bundle at {uri}: {error}") from error
+
+
+def fetch_manifest(uri: str) -> Manifest:
+    """What the bundle at `uri` says of itself; nothing else of it is read.
+
+    Raises:
+        BundleError, ConfigurationError, StorageError: as `fetch`.
+    """
+    try:
+        return _read_manifest(open_store(uri))[1]
+    except NotFoundError as error:
+        raise BundleError(f"no bundle at {uri}: {error}") from error
+
+
+def _read_manifest(store: Store) -> tuple[bytes, Manifest]:
+    content = store.read(MANIFEST).data
+    return content, Manifest.parse(content, store.uri_of(MANIFEST))
 
 
 def _download(store: Store, manifest: Manifest, content: bytes, directory: Path) -> None:

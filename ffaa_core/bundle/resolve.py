@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from ffaa_core.bundle.bundle import Bundle
+from ffaa_core.bundle.bundle import Bundle, Manifest
 from ffaa_core.bundle.cache import cache_directory, made_once
 
 VARIABLE = "FFAA_BUNDLE"
@@ -27,6 +27,22 @@ def resolve_bundle(option: str | None) -> Bundle:
         file=sys.stderr,
     )
     return bundle
+
+
+def resolve_manifest(option: str | None) -> tuple[str, Manifest]:
+    """Location and manifest of what `resolve_bundle` opens; of a bundle with a URL nothing else is read.
+
+    Raises:
+        BundleError: the bundle asked for is not there; where it has a path, or is not complete.
+        StorageError: it lies elsewhere and could not be read.
+    """
+    location = option or os.environ.get(VARIABLE)
+    if location and "://" in location.removeprefix("file://"):
+        from ffaa_core.bundle.fetch import fetch_manifest
+
+        return location, fetch_manifest(location)
+    bundle = resolve_bundle(option)
+    return bundle.location, bundle.manifest
 
 
 def _make_demo(directory: Path) -> None:

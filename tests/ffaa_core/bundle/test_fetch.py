@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ffaa_core.bundle import Bundle
+from ffaa_core.bundle import Bundle, resolve_manifest
 from ffaa_core.bundle.bundle import write_bundle_json
 from ffaa_core.cli import main
 from ffaa_core.errors import BundleError, ConfigurationError
@@ -80,6 +80,16 @@ def test_where_there_is_none_or_half_of_one_the_error_says_so(local: Bundle, rem
     remote.write("bundle.json", manifest)
     with pytest.raises(BundleError, match=r"no complete bundle at .*text/late"):
         Bundle.open(remote.uri)
+
+
+def test_what_a_bundle_says_of_itself_is_read_without_fetching_it(
+    local: Bundle, remote: Store, own_cache: Path
+) -> None:
+    assert resolve_manifest(remote.uri) == (remote.uri, local.manifest)
+    assert not own_cache.exists()
+    assert resolve_manifest(f"file://{local.path}") == (str(local.path), local.manifest)
+    with pytest.raises(BundleError, match=r"no bundle at .*/none"):
+        resolve_manifest(f"{remote.uri}/none")
 
 
 def test_a_url_of_another_kind_is_refused() -> None:
