@@ -299,8 +299,11 @@ async def test_the_service_is_ready_after_a_score_through_every_hop(
     reply = await service.client.get("/readyz")
     assert (reply.status_code, problem(reply)) == (503, "unavailable")
     service.hops.fail_with = [RayActorError(), RayActorError()]
+    asked = list[str]()
+    service.memory.known = lambda owner, sha256: asked.append(owner)  # type: ignore[method-assign]
     await service.gateway.warm_up()
     assert service.hops.engine.begun == 3
+    assert len(asked) == 1
     reply = await service.client.get("/readyz")
     assert reply.json() == {"status": "ready", "fingerprint": FINGERPRINT}
 
