@@ -1,12 +1,15 @@
 """Planning: which images a run gets, how they are cut into shards, and whether it may begin at all."""
 
+import shutil
+
 import pytest
 
 from ffaa_core.errors import RunConflictError
 from ffaa_core.table import PlannedImage, plan
 from ffaa_core.table.verify import verify
 from ffaa_core.verdict import Status
-from tests.ffaa_core.table.shards import WAY, fails, images, rows_of, score_all, unlisted
+from tests.ffaa_core.table.damage import problems_of, table_path
+from tests.ffaa_core.table.shards import WAY, fails, images, rows, rows_of, score_all, unlisted
 
 
 def test_duplicates_of_a_listing_are_planned_once(table):
@@ -136,3 +139,17 @@ def test_a_plan_that_nobody_sealed_is_no_problem(table):
     table.store.write("runs/1/plan/someone/000000.parquet", b"half a plan")
     assert list(verify(table)) == []
     assert table.plan(images(1), **WAY).ordinal == 1
+
+
+def test_what_a_run_settled_that_was_deleted_whole_is_planned_again(table):
+    for listed in (images(4), images(6), images(8)):
+        run = table.plan(listed, shard_size=2, **WAY)
+        score_all(run)
+        run.close(0)
+    shutil.rmtree(table_path(table) / "runs" / "2")
+
+    assert problems_of(table) == []
+    assert {row["image_uri"] for row in rows(table)} == {f"s3://in/{i:04d}.jpg" for i in (0, 1, 2, 3, 6, 7)}
+    again = table.plan(images(8), shard_size=2, **WAY)
+    assert again.ordinal == 4
+    assert again.plan_rows(0)["image_uri"].to_pylist() == ["s3://in/0004.jpg", "s3://in/0005.jpg"]
