@@ -149,7 +149,7 @@ class Gateway:
                     verdict.status is Status.ANSWER_FAILED
                 ):  # as is right for noise; MIDS must be warm all the same
                     await call(self.judge.logits, [_noise()], [["one", "two", "three"]])
-                # The first call to a deployment stops the whole gateway where the head of its cluster is away.
+                # Where the head of the cluster is away, the first call to a deployment stops the gateway.
                 await call(self.memory.known, "nobody", "")
             except Exception as error:
                 log.warning("not ready yet: %s: %s", type(error).__name__, error)
