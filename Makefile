@@ -7,10 +7,10 @@ INSTALLED := .venv/.installed
 DEMO := demo-output
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow bench lint clean
+.PHONY: help install demo test test-slow rehearse-nightly bench lint clean
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## everything into .venv, the CPU profile with the development tools
 
@@ -26,6 +26,11 @@ test: $(INSTALLED) ## the tests, with coverage
 
 test-slow: $(INSTALLED) ## the tests that take long
 	$(BIN)/pytest -m slow
+
+# With CI=true what is missing is a failure.
+rehearse-nightly: $(INSTALLED) ## three nights of k8s/ on a Ray cluster within this machine; needs root
+	@test "$$(id -u)" = 0 || { echo "make rehearse-nightly needs root: each node has a network of its own" >&2; exit 2; }
+	CI=true $(BIN)/pytest -s -q tests/k8s/test_rehearsal.py
 
 # A million images take an hour or two on two cores.
 bench: $(INSTALLED) ## what is claimed about memory and time, measured anew

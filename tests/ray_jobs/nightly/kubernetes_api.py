@@ -1,11 +1,12 @@
 """A stand-in for the API of Kubernetes and KubeRay: RayJobs in a dictionary, which end as a script says."""
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
 TOKEN = "a service account's token"
 PATH = "/apis/ray.io/v1/namespaces/ffaa/rayjobs"
@@ -25,39 +26,26 @@ def failed(code: int) -> dict[str, str]:
     }
 
 
-class KubernetesApi:
-    """`rayjobs` by name. Those that are created get a next status with each GET, and end as `ends` say, one
-    after the other. `when_followed` is called at each such GET.
-    """
+class RayJobApi:
+    """`rayjobs` by name, the template and those that are `created`. Their status is for others to write."""
 
-    def __init__(self, template: dict[str, Any], *ends: dict[str, str]) -> None:
+    def __init__(self, template: dict[str, Any]) -> None:
         self.rayjobs = {template["metadata"]["name"]: template}
         self.created: list[dict[str, Any]] = []
         self.refusals: list[int] = []
         self.url = ""
-        self.when_followed: Callable[[], object] = lambda: None
-        self._ends = list(ends)
-        self._scripts: dict[str, list[dict[str, str]]] = {}
 
     def get(self, name: str) -> tuple[int, dict[str, Any]]:
         if name not in self.rayjobs:
             return 404, {"message": f"{name} not found"}
-        rayjob = self.rayjobs[name]
-        if name in self._scripts:
-            self.when_followed()
-            rayjob["status"], *rest = self._scripts[name]
-            self._scripts[name] = rest or [rayjob["status"]]
-        return 200, rayjob
+        return 200, self.rayjobs[name]
 
     def create(self, rayjob: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         name = rayjob["metadata"]["name"]
         if name in self.rayjobs:
             return 409, {"message": f"{name} already exists"}
-        if not self._ends:
-            return 422, {"message": f"{name} is one RayJob more than the test expects"}
-        self.created.append(rayjob)
         self.rayjobs[name] = rayjob
-        self._scripts[name] = [{}, RUNNING, self._ends.pop(0)]
+        self.created.append(rayjob)
         return 201, rayjob
 
     def answer(self, method: str, path: str, token: str | None, body: bytes) -> tuple[int, dict[str, Any]]:
@@ -73,13 +61,45 @@ class KubernetesApi:
         return 404, {"message": "the server could not find the requested resource"}
 
 
+class KubernetesApi(RayJobApi):
+    """RayJobs that are created get a next status with each GET, and end as `ends` say, one after the other.
+    `when_followed` is called at each such GET.
+    """
+
+    def __init__(self, template: dict[str, Any], *ends: dict[str, str]) -> None:
+        super().__init__(template)
+        self.when_followed: Callable[[], object] = lambda: None
+        self._ends = list(ends)
+        self._scripts: dict[str, list[dict[str, str]]] = {}
+
+    def get(self, name: str) -> tuple[int, dict[str, Any]]:
+        if name in self.rayjobs and name in self._scripts:
+            self.when_followed()
+            self.rayjobs[name]["status"], *rest = self._scripts[name]
+            self._scripts[name] = rest or [self.rayjobs[name]["status"]]
+        return super().get(name)
+
+    def create(self, rayjob: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        name = rayjob["metadata"]["name"]
+        if name not in self.rayjobs:
+            if not self._ends:
+                return 422, {"message": f"{name} is one RayJob more than the test expects"}
+            self._scripts[name] = [{}, RUNNING, self._ends.pop(0)]
+        return super().create(rayjob)
+
+
+Api = TypeVar("Api", bound=RayJobApi)
+
+
 @contextmanager
-def serving(api: KubernetesApi) -> Iterator[KubernetesApi]:
+def serving(api: Api, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[Api]:
     """The API on a port of this machine for the duration of the block."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(api.answer))
+    server = ThreadingHTTPServer((host, 0), _handler(api.answer))
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    api.url = f"http://127.0.0.1:{server.server_port}"
+    api.url = f"{'https' if tls else 'http'}://{host}:{server.server_port}"
     try:
         yield api
     finally:

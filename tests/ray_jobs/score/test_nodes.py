@@ -10,7 +10,8 @@ import pytest
 from ffaa_core.bundle import Bundle
 from ffaa_core.table import VerdictTable
 from tests.fixtures.command import Ffaa
-from tests.fixtures.nodes import Cluster, Node
+from tests.fixtures.machines import Machine
+from tests.fixtures.nodes import Cluster, kill_raylet
 from tests.fixtures.processes import wait_until
 from tests.ray_jobs.score.test_faults import assert_complete
 
@@ -45,13 +46,13 @@ class Held:
         """What the run has written of a kind: `commits` or `verdicts`."""
         return list(self.output.glob(f"runs/1/{of}/*.*"))
 
-    def holding(self) -> Node:
+    def holding(self) -> Machine:
         """The node where the last shard stands still, once all others are committed."""
         held = self.folder / "held"
         self.wait_until(lambda: held.exists() and len(self.files("commits")) == N_SHARDS - 1, 300)
         return self.cluster.node_at(held.read_text())
 
-    def another(self, than: Node) -> Node:
+    def another(self, than: Machine) -> Machine:
         """Another node that works, one with an actor if there is one."""
         others = [node for node in self.cluster.workers if node is not than]
         return max(others, key=lambda node: len(node.processes("Stage")))
@@ -96,7 +97,7 @@ def test_a_run_goes_on_soon_after_one_node_was_cut_off_and_another_killed(
     run = start_held(stage)
     node = run.holding()
     run.cluster.cut(node)
-    run.another(node).kill_raylet()
+    kill_raylet(run.another(node))
     run.assert_goes_on()
     assert_complete(ffaa, run.images, run.output)
 
