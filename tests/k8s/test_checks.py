@@ -656,8 +656,8 @@ def test_a_check_refuses(
         ),
         (
             services.placement_problems,
-            "num_cpus: 0.5, num_gpus: 0.9",
-            "num_cpus: 0.5",
+            "num_cpus: 0.1, num_gpus: 0.9",
+            "num_cpus: 0.1",
             "Engine fits into pods",
         ),
         (
