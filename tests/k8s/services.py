@@ -112,10 +112,9 @@ def placement_problems(rendered: Rendered) -> Iterator[str]:
         yield "of Memory there must be one"
     for name, part in found.items():
         fitting = {group for group, has in groups.items() if _fits(needs(part), has)}
-        wanted = {PARTS[name]} if has_gpus else set(groups)
         if not fitting:
             yield f"{name} fits into no pod"
-        elif has_gpus and fitting != wanted:
+        elif has_gpus and fitting != {PARTS[name]}:
             yield f"{name} fits into pods of {', '.join(sorted(fitting))}, not {PARTS[name]} alone"
     for name, group in rendered.service_groups.items():
         of_group = [part for part, place in PARTS.items() if place == name]

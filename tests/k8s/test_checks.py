@@ -647,6 +647,7 @@ def test_a_check_refuses(
             "everybody",
         ),
         (services.configuration_problems, "name: Judge", "name: Mids", "Judge, Mids"),
+        (services.placement_problems, "name: Memory", "name: Memory\n        num_replicas: 2", "must be one"),
         (services.placement_problems, "num_cpus: 2.5", "num_cpus: 5", "Gateway fits into no pod"),
         (
             services.placement_problems,
