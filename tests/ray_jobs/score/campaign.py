@@ -63,10 +63,13 @@ class Kill:
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """Seconds that a command takes at least until its first commit, and from one to the next."""
+    """Seconds that a command takes at least until its first commit, and from one to the next; and how many
+    shards it may commit at once, when a stage that was killed is there again.
+    """
 
     start_s: float
     shard_s: float
+    at_once: int
 
 
 class Life:
@@ -141,7 +144,7 @@ class Campaign:
 
         The command is killed, too, where what is left to be killed comes only with a new start.
         """
-        self._moments = sorted(self._random.randrange(self._n_shards - 3) for _ in kinds)
+        self._moments = sorted(self._random.randrange(self._n_shards - self._pace.at_once) for _ in kinds)
         self._left = list(kinds)
         try:
             while self._live() != 0:

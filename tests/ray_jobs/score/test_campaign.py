@@ -22,8 +22,9 @@ from tests.fixtures.s3 import use
 from tests.ray_jobs.score.campaign import Campaign, Pace, seed_of_today, verdicts
 from tests.ray_jobs.score.scripted import ScriptedEngine, ScriptedJudge
 
-N_IMAGES, SHARD_SIZE = 60, 5
-N_SHARDS = N_IMAGES // SHARD_SIZE
+N_IMAGES = 60
+SCRIPTED_SHARD, REAL_SHARD = 5, 2
+"""Images in a shard; of the real models the engine has several shards in hand at once, and MIDS is quick."""
 
 EACH = ("driver", "fetch", "answer", "judge", "raylet", "radosgw")
 AT_ITS_WORK = (*["fetch"] * 2, *["answer"] * 3, *["judge"] * 3, *["radosgw"] * 2)
@@ -37,7 +38,8 @@ REAL = {
 
 AT_WORK = {"FFAA_TEST_READ_S": "0.3", "FFAA_TEST_FACE_S": "3", "FFAA_TEST_JUDGE_S": "0.1"}
 """So slow that kills meet work in every stage. The engine, with three shards at once, is the slowest."""
-SCRIPTED_PACE, REAL_PACE = Pace(start_s=8, shard_s=1), Pace(start_s=45, shard_s=5)
+SCRIPTED_PACE = Pace(start_s=8, shard_s=1, at_once=3)
+REAL_PACE = Pace(start_s=45, shard_s=2, at_once=6)
 
 REAL_OPTIONS = ("--dtype", "float32", *FAST)
 DECODING_NOISE = 0.01
@@ -52,14 +54,21 @@ def run_campaign(
     bucket = f"s3://{ceph.server.fresh_bucket()}"
 
     def run(
-        ffaa: Ffaa, images: Path, options: Sequence[str], kinds: Sequence[str], seed: int, pace: Pace
+        ffaa: Ffaa,
+        images: Path,
+        options: Sequence[str],
+        kinds: Sequence[str],
+        seed: int,
+        pace: Pace,
+        shard_size: int,
     ) -> dict[str, ImageVerdict]:
         print(f"FFAA_TEST_SEED={seed}")
         upload(images, f"{bucket}/in")
         on_s3 = ffaa.with_environment(**ceph.server.environment())
         output = f"{bucket}/out"
-        command = ("score", f"{bucket}/in/", output, "--shard-size", str(SHARD_SIZE), *options)
-        campaign = Campaign(on_s3, command, output, ceph, tmp_path, seed=seed, n_shards=N_SHARDS, pace=pace)
+        command = ("score", f"{bucket}/in/", output, "--shard-size", str(shard_size), *options)
+        n_shards = N_IMAGES // shard_size
+        campaign = Campaign(on_s3, command, output, ceph, tmp_path, seed=seed, n_shards=n_shards, pace=pace)
         campaign.run(kinds)
         verified = on_s3("table", "verify", output)
         assert verified.returncode == 0, verified.stdout + verified.stderr
@@ -106,6 +115,7 @@ def test_each_part_of_a_run_is_killed_once_and_the_table_is_that_of_an_undisturb
         EACH,
         seed_of_today(),
         SCRIPTED_PACE,
+        SCRIPTED_SHARD,
     )
     assert found == scripted_verdicts(images)
 
@@ -128,6 +138,7 @@ def test_a_campaign_against_scripted_models(
         (*AT_ITS_WORK, *ROUNDS[number]),
         seed_of_today() + number,
         SCRIPTED_PACE,
+        SCRIPTED_SHARD,
     )
     assert found == scripted_verdicts(images)
 
@@ -147,7 +158,7 @@ def undisturbed(
     folder = tmp_path_factory.mktemp("undisturbed")
     images, output = photographs(shared_faces, folder / "images"), folder / "table"
     ffaa = Ffaa(dict(os.environ) | {"FFAA_BUNDLE": str(demo_bundle.path)})
-    done = ffaa("score", images, output, "--shard-size", str(SHARD_SIZE), *REAL_OPTIONS)
+    done = ffaa("score", images, output, "--shard-size", str(REAL_SHARD), *REAL_OPTIONS)
     assert done.returncode == 0, done.stderr
     return Undisturbed(images, verdicts(str(output)))
 
@@ -166,6 +177,7 @@ def test_a_campaign_against_the_real_models(
         kinds,
         seed_of_today(),
         REAL_PACE,
+        REAL_SHARD,
     )
     expected = undisturbed.verdicts
     assert [name for name in expected if not same(found[name], expected[name])] == []
