@@ -139,7 +139,8 @@ def _run_stages(
                 num_cpus=shares.fetch_cpus,
                 max_retries=RETRIES,
             )
-            .map_batches(
+            # Beside GPUs the public method refuses whole blocks, which Ray's own `map_groups` has here, too.
+            .map_batches_internal(
                 answer_stage,
                 batch_size=None,
                 batch_format="pyarrow",
@@ -154,7 +155,7 @@ def _run_stages(
                 num_gpus=shares.answer_gpus,
                 max_task_retries=-1,
             )
-            .map_batches(
+            .map_batches_internal(
                 judge_stage,
                 batch_size=None,
                 batch_format="pyarrow",

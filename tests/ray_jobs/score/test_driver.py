@@ -1,5 +1,6 @@
 """Shards through Ray Data: whole, however large, or not at all."""
 
+import functools
 import hashlib
 import os
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import ray
 
 from ffaa_core.bundle import Bundle
 from ffaa_core.engine.base import AnswerEngine, Crop, Generation
@@ -36,6 +38,22 @@ class TearingAnswerStage(ScriptedAnswerStage):
 
     def __call__(self, block: pa.Table) -> pa.Table:
         return super().__call__(block).slice(1)
+
+
+class GpuAnswerStage(ScriptedAnswerStage):
+    """Starts only where Ray gave it most of a GPU."""
+
+    async def start_engine(self, job: Job) -> AnswerEngine:
+        assert ray.get_runtime_context().get_assigned_resources()["GPU"] == 0.9
+        return await super().start_engine(job)
+
+
+class GpuJudgeStage(ScriptedJudgeStage):
+    """Starts only where Ray gave it the rest of that GPU."""
+
+    def load_judge(self, job: Job) -> FaceJudge:
+        assert ray.get_runtime_context().get_assigned_resources()["GPU"] == 0.1
+        return super().load_judge(job)
 
 
 def planned(images: Path, output: Path, bundle: Bundle, shard_size: int) -> tuple[Job, Run]:
@@ -67,6 +85,26 @@ def test_a_shard_whose_crops_exceed_500_mb_arrives_whole(
     assert commit.counts.statuses == {"scored": count}
     rows = pa.Table.from_batches(VerdictTable.open(str(tmp_path / "out")).rows(columns=["image_uri"]))
     assert rows["image_uri"].to_pylist() == sorted(str(path) for path in images.iterdir())
+
+
+def test_shards_go_whole_through_actors_that_hold_gpus(
+    tmp_path: Path,
+    demo_bundle: Bundle,
+    make_images: Callable[[Path, int], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    no_ray_left_over: None,
+) -> None:
+    monkeypatch.setattr(ray, "init", functools.partial(ray.init, num_gpus=1))  # Ray takes its word for it
+    job, run = planned(make_images(tmp_path / "images", 5), tmp_path / "out", demo_bundle, shard_size=2)
+    drive(
+        job,
+        run,
+        run.open_shards(),
+        verbose=False,
+        answer_stage=GpuAnswerStage,
+        judge_stage=GpuJudgeStage,
+    )
+    assert [commit.counts.statuses for commit in run.commits()] == [{"scored": n} for n in (2, 2, 1)]
 
 
 def die_in_engine() -> None:
