@@ -1,20 +1,24 @@
 """What is looked at after what, and what one finding means for the next."""
 
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from ffaa_core.bundle import Bundle
+from ffaa_core.storage import open_store
 from ray_jobs.doctor.diagnosis import Diagnosis
 from ray_jobs.doctor.finding import Finding, ok
 from ray_jobs.doctor.output import Probes
 from ray_jobs.score.config import ScoreConfig
+from tests.fixtures.s3 import S3Server, use
+from tests.ray_jobs.score.test_inventory import FOLDER, deliver
 
 MakeImages = Callable[[Path, int], Path]
 
 
-def diagnosis(images: Path, output: Path, bundle: Path) -> Diagnosis:
+def diagnosis(images: Path | str, output: Path, bundle: Path) -> Diagnosis:
     return Diagnosis(
         config=ScoreConfig(bundle=str(bundle)), input_uri=str(images), output_uri=str(output), quick=True
     )
@@ -48,3 +52,16 @@ def test_every_node_is_asked_for_an_image_the_bundle_and_output(
     assert image == str(images / "0000.png")
     assert bundle == str(demo_bundle.path / "bundle.json")
     assert probe.startswith(f"{output}/ffaa-doctor-")
+
+
+def test_of_an_inventory_the_newest_report_is_looked_at(
+    demo_bundle: Bundle, moto_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use(moto_server, monkeypatch)
+    bucket = open_store(f"s3://{moto_server.fresh_bucket()}")
+    newest = deliver(bucket, 20, "manifest.json", "manifest.checksum")
+    examined = diagnosis(bucket.uri_of(FOLDER), tmp_path / "out", demo_bundle.path)
+    told, refused = islice(examined.findings(), 2)
+    assert told.text.endswith(f"its newest report is {newest}")
+    assert f"{newest} is no manifest of an S3 Inventory" in refused.text  # nobody wrote anything in it
+    assert examined.input_uri == newest
