@@ -1,6 +1,7 @@
 """Keeps what the engine's processes print, so that it disturbs nobody and is there when one of them dies."""
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 
 _TAIL_BYTES = 4096
 _LONGEST_LINE = 300
+_TORCH_WARNING = re.compile(r"(\[rank\d+\]:)?\[W\d")
+"""How a warning of torch's C++ code begins; one comes last however a process on a GPU ends."""
 
 
 class ChildOutput:
@@ -38,8 +41,9 @@ class ChildOutput:
                 os.close(copy)
 
     def last_line(self) -> str:
-        """The last thing that was said, or the empty string."""
+        """The last thing that was said, but for torch's warnings, or the empty string."""
         size = os.fstat(self._file.fileno()).st_size
         tail = os.pread(self._file.fileno(), _TAIL_BYTES, max(0, size - _TAIL_BYTES))
         lines = tail.decode(errors="replace").split("\n")
-        return next((line.strip()[:_LONGEST_LINE] for line in reversed(lines) if line.strip()), "")
+        said = (line.strip() for line in reversed(lines))
+        return next((line[:_LONGEST_LINE] for line in said if line and not _TORCH_WARNING.match(line)), "")
