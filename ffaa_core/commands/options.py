@@ -20,7 +20,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--adapter",
         dest="engine.adapter",
         choices=("auto", "live", "merged"),
-        help="how the LoRA adapter is applied (auto: merged on a CPU, live on a GPU)",
+        help="how the LoRA adapter is applied (auto: merged, which is faster)",
     )
     group.add_argument(
         "--dtype",

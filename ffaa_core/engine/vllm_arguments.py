@@ -24,15 +24,15 @@ _CPU_BLOCK = 32
 
 def applies_live(settings: EngineSettings) -> bool:
     """Whether an adapter is applied in vLLM rather than merged into the weights."""
-    from vllm.platforms import current_platform
-
-    if settings.adapter == "auto":
-        return not current_platform.is_cpu()
     return settings.adapter == "live"
 
 
 def vllm_arguments(mllm: Path, live: Adapter | None, settings: EngineSettings) -> dict[str, Any]:
-    """Arguments of vLLM's `AsyncEngineArgs` for the model in `mllm`, with room for the adapter `live`."""
+    """Arguments of vLLM's `AsyncEngineArgs` for the model in `mllm`, with room for the adapter `live`.
+
+    Raises:
+        ConfigurationError: the adapter cannot be live in the model's dtype.
+    """
     from vllm.platforms import current_platform
 
     arguments: dict[str, Any] = {
@@ -58,6 +58,11 @@ def vllm_arguments(mllm: Path, live: Adapter | None, settings: EngineSettings) -
         }
     else:
         arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
+        if live and arguments["dtype"] == "float32":
+            raise ConfigurationError(
+                "on a GPU vLLM applies an adapter live in bfloat16 or float16 only, and this model is in "
+                "float32: set adapter to merged, or dtype to bfloat16"
+            )
     if live:
         arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _supported_rank(live.rank)}
     return arguments
@@ -71,9 +76,11 @@ def resolve(arguments: dict[str, Any]) -> "VllmConfig":
         EngineError: the machine or its driver failed.
     """
     from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.usage.usage_lib import UsageContext
 
     try:
-        return AsyncEngineArgs(**arguments).create_engine_config()
+        # Only as a server does vLLM choose how many tokens it computes at once by the machine it is on.
+        return AsyncEngineArgs(**arguments).create_engine_config(UsageContext.OPENAI_API_SERVER)
     except ValueError as error:
         raise ConfigurationError(f"vLLM cannot run {arguments['model']} so: {_reason(error)}") from error
     except (RuntimeError, OSError) as error:

@@ -121,9 +121,20 @@ def test_on_gpus_the_model_is_split_among_as_many_as_are_asked_for(
 
 
 @pytest.mark.usefixtures("on_gpus")
-def test_on_a_gpu_the_adapter_is_live_and_has_room_for_its_rank(resolved: Resolve) -> None:
-    assert resolved().lora_config.max_lora_rank == 32
-    assert resolved(adapter="merged").lora_config is None
+def test_on_a_gpu_the_adapter_is_merged_unless_asked_to_be_live(resolved: Resolve) -> None:
+    assert resolved().lora_config is None
+    assert resolved(adapter="live", dtype="bfloat16").lora_config.max_lora_rank == 32
+
+
+@pytest.mark.usefixtures("on_gpus")
+def test_on_a_gpu_no_adapter_is_live_in_float32(resolved: Resolve) -> None:
+    with pytest.raises(ConfigurationError, match="set adapter to merged, or dtype to bfloat16"):
+        resolved(adapter="live", dtype="float32")
+
+
+@pytest.mark.usefixtures("on_gpus")
+def test_as_many_tokens_are_computed_at_once_as_vllm_chooses_for_the_gpu(resolved: Resolve) -> None:
+    assert resolved().scheduler_config.max_num_batched_tokens == 8192
 
 
 def test_on_a_cpu_the_adapter_is_merged_unless_asked_to_be_live(resolved: Resolve) -> None:
