@@ -27,7 +27,7 @@ class Judge:
     """MIDS, ready to be asked, by several threads if need be: they take turns."""
 
     def __init__(
-        self, network: MidsNetwork, tokenizer: PreTrainedTokenizerBase, *, batch_size: int = 16
+        self, network: MidsNetwork, tokenizer: PreTrainedTokenizerBase, *, batch_size: int = 8
     ) -> None:
         """`batch_size` caps the faces computed at once; the logits do not depend on it."""
         self.network = network
@@ -37,7 +37,7 @@ class Judge:
         self._turn = Lock()
 
     @classmethod
-    def load(cls, bundle: Bundle, device: str | None = None, *, batch_size: int = 16) -> Self:
+    def load(cls, bundle: Bundle, device: str | None = None, *, batch_size: int = 8) -> Self:
         """The bundle's MIDS on `device`, by default the GPU where there is one.
 
         Raises:

@@ -20,7 +20,7 @@ from ray_jobs.score.config import ScoreConfig
 GIB = 2**30
 ENGINE_BYTES, JUDGE_BYTES, FETCH_BYTES = int(2.0 * GIB), int(1.2 * GIB), int(0.6 * GIB)
 """What a process of each stage holds besides weights, cache and image: libraries, activations, crops."""
-GPU_ACTIVATIONS, GPU_JUDGE = int(1.5 * GIB), int(1.0 * GIB)
+GPU_ACTIVATIONS, GPU_JUDGE = int(1.5 * GIB), int(1.25 * GIB)
 """The same of an engine and of MIDS on a GPU."""
 IMAGE_TOKENS, QUESTION_TOKENS = 576, 80
 """Of a face once, and of each of its three questions."""
