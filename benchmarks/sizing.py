@@ -71,7 +71,7 @@ class Night:
     faces_per_image: float = 1.0
     image_bytes: int = 300_000
     hours: float = 8.0
-    faces_per_gpu_second: float = 1.0
+    faces_per_gpu_second: float = 14.0
     images_per_core_second: float = 23.0
     shard_size: int = SHARD_SIZE
     tables: int = 1
