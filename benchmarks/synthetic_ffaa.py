@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 FACE_EVERY = 16
 
 
-def fetch(block: "pa.Table", job: Job, shards: list[int], progress: "ActorHandle[Progress]") -> "pa.Table":
+def fetch(block: "pa.Table", job: Job, progress: "ActorHandle[Progress]") -> "pa.Table":
     """What `fetch_crop` gives, without reading an image."""
-    shard = shards[block.column("id")[0].as_py()]
+    (shard,) = block.column("shard").to_pylist()
     if not enter(progress, shard, "fetch"):
         return BLOCK_SCHEMA.empty_table()
     images = [

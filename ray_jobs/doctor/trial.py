@@ -108,7 +108,7 @@ class _Stages:
         import ray
 
         task = ray.remote(fetch_crop).options(num_cpus=self._shares.fetch_cpus, max_retries=0)
-        block = task.remote(pa.table({"id": [0]}), self._job, [0], self._progress)
+        block = task.remote(pa.table({"shard": [0]}), self._job, self._progress)
         return self._timed("a shard was fetched and cropped", block)
 
     def answer(self, block: Any) -> tuple[float, Any]:

@@ -118,8 +118,9 @@ def _run_stages(
     judge_stage: type[JudgeStage],
 ) -> Iterator[dict[str, Any]]:
     """What each shard came to, as soon as it is committed: the commit's `counts` and `engine` figures."""
-    import ray
     from ray.data import ActorPoolStrategy, DataContext
+
+    from ray_jobs.score.open_shards import open_shards
 
     context = DataContext.get_current()
     context.target_max_block_size = None  # a shard's block is never split
@@ -130,13 +131,14 @@ def _run_stages(
         # Ray 2.60 warns of `max_retries` and `max_task_retries`, and has no other name for them yet.
         warnings.simplefilter("ignore", DeprecationWarning)
         results = (
-            ray.data.range(len(shards), override_num_blocks=len(shards))
+            open_shards(shards)
             .map_batches(
                 fetch_crop,  # type: ignore[arg-type]
                 batch_size=None,
                 batch_format="pyarrow",
-                fn_kwargs={"job": job, "shards": shards, "progress": progress},
+                fn_kwargs={"job": job, "progress": progress},
                 num_cpus=shares.fetch_cpus,
+                memory=0,  # else another amount for each task, and Ray's processes remember every amount
                 max_retries=RETRIES,
             )
             # Beside GPUs the public method refuses whole blocks, which Ray's own `map_groups` has here, too.

@@ -27,13 +27,9 @@ READERS = 8
 Read = tuple[bytes | ImageVerdict, str | None]
 
 
-def fetch_crop(
-    block: "pa.Table", job: Job, shards: list[int], progress: "ActorHandle[Progress]"
-) -> "pa.Table":
-    """Turn a block of one number, a place in `shards`, into that shard's block; one without rows if the run
-    stops.
-    """
-    shard = shards[block.column("id")[0].as_py()]
+def fetch_crop(block: "pa.Table", job: Job, progress: "ActorHandle[Progress]") -> "pa.Table":
+    """Turn a block of one number, a shard's, into that shard's block; one without rows if the run stops."""
+    (shard,) = block.column("shard").to_pylist()
     if not enter(progress, shard, "fetch"):
         return BLOCK_SCHEMA.empty_table()
     examiner = _examiner(job.config)

@@ -50,11 +50,9 @@ def last_shard(job: Job) -> int:
     return job.open_run().n_shards - 1
 
 
-def held_fetch_crop(
-    block: "pa.Table", job: Job, shards: list[int], progress: "ActorHandle[Progress]"
-) -> "pa.Table":
-    fetched = fetch_crop.fetch_crop(block, job, shards, progress)
-    if shards[block.column("id")[0].as_py()] == last_shard(job):
+def held_fetch_crop(block: "pa.Table", job: Job, progress: "ActorHandle[Progress]") -> "pa.Table":
+    fetched = fetch_crop.fetch_crop(block, job, progress)
+    if block.column("shard")[0].as_py() == last_shard(job):
         hold("fetch")
     return fetched
 

@@ -43,11 +43,9 @@ def slow_read_image(uri: str, settings: ScoringSettings) -> fetch_crop.Read:
     return read_image(uri, settings)
 
 
-def slow_fetch_crop(
-    block: "pa.Table", job: Job, shards: list[int], progress: "ActorHandle[Progress]"
-) -> "pa.Table":
+def slow_fetch_crop(block: "pa.Table", job: Job, progress: "ActorHandle[Progress]") -> "pa.Table":
     fetch_crop.read_image = slow_read_image
-    return fetch_crop.fetch_crop(block, job, shards, progress)
+    return fetch_crop.fetch_crop(block, job, progress)
 
 
 class SlowEngine(ScriptedEngine):
