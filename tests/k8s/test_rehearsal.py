@@ -145,7 +145,7 @@ def test_three_nights(
     def the_head_dies(cluster: RayCluster) -> None:
         before = rehearsal.n_committed()
         rehearsal.await_commits(before + 1, cluster)
-        tell(f"{rehearsal.n_committed()} shards are committed: the head dies")
+        tell(f"{rehearsal.n_committed()} of {N_SHARDS} shards are committed: the head dies")
         cluster.head.machine.kill()
 
     tell(f"Monday: {N_SHARDS * SHARD_SIZE} images")
