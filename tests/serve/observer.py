@@ -1,4 +1,4 @@
-"""Looks into a running service from a process of its own; run as a module in the service's RAY_TMPDIR.
+"""Looks into a running service from a process of its own; run as a module, with the address of its Ray.
 
 For every line on standard input, the name of a deployment and of a method without arguments, it prints what
 the method returns, as JSON. A question that does not get through is put again.
@@ -19,7 +19,7 @@ TRIES = 10
 
 def main() -> None:
     """Until standard input ends."""
-    ray.init(address="auto", namespace="serve", log_to_driver=False, logging_level=logging.CRITICAL)
+    ray.init(address=sys.argv[1], namespace="serve", log_to_driver=False, logging_level=logging.CRITICAL)
     for line in sys.stdin:
         deployment, method = line.split()
         print(json.dumps(ask(deployment, method)), flush=True)

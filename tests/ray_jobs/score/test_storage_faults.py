@@ -272,7 +272,7 @@ def test_storage_that_does_not_answer_is_told_within_seconds_and_waited_for(
         assert [driver.wait(30) for driver in started] == [75, 75]
     for file in said.values():
         waiting, stopped = file.read_text().splitlines()
-        assert waiting.startswith(f"ffaa: {WAITING}cannot find s3://no/out/ffaa-table.json: ")
+        assert waiting.startswith(f"ffaa: {WAITING}cannot list s3://no/in/")
         left = re.search(r"; it is tried again for (\d+) s$", waiting)
         assert left
         assert 100 <= int(left[1]) <= 115
