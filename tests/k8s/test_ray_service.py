@@ -50,7 +50,7 @@ class Client:
                 try:
                     reply = service.score(pod, image)
                     self.answers.append(told(reply))
-                except httpx.TransportError as error:
+                except Exception as error:
                     self.answers.append(repr(error))
 
         thread = threading.Thread(target=ask)
