@@ -103,7 +103,7 @@ class Night:
         yield "GPU-hours", f"{self.gpu_hours:,.0f}"
         yield f"GPUs, all busy for {self.hours:g} hours", f"{math.ceil(self.gpu_hours / self.hours):,}"
         yield "core-hours of fetch and crop", f"{self.core_hours:,.0f}"
-        yield "cores for each GPU", f"{self.core_hours / self.gpu_hours:.2f}"
+        yield "cores for each GPU", f"{self.core_hours / self.gpu_hours:.2f}" if self.gpu_hours else "-"
         yield "images a second, all night", f"{self.images / self.hours / 3600:,.0f}"
         yield "`run.shard_size`, and tables", f"{self.shard_size}, {self.tables}"
         yield "shards", f"{self.shards:,}"

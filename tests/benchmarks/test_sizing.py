@@ -25,6 +25,11 @@ def test_a_night_of_ones_own_is_reckoned(capsys: pytest.CaptureFixture[str]) -> 
     assert "| GPU-hours | 250 |" in capsys.readouterr().out
 
 
+def test_images_without_faces_need_no_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--images", "1000000", "--faces-per-image", "0"]) == 0
+    assert "| cores for each GPU | - |" in capsys.readouterr().out
+
+
 def test_large_images_make_smaller_shards() -> None:
     assert Night(images=1000, shard_size=1000, image_bytes=1 << 20).shards == 4
 
