@@ -115,12 +115,13 @@ def test_when_a_client_leaves_a_stream_its_generation_ends_in_vllm(
     running: RunningService, client: OpenAI, image: str
 ) -> None:
     until(lambda: running.under_way() == 0, 60)
+    engine = running.engine_process()
     body = chat("Why?", image, max_tokens=LONG)
     for _ in range(TRIES):
         finished = running.ask("Engine", "figures")["requests"]
         with client.chat.completions.create(**body, stream=True) as stream:
             next(iter(stream))
-            with running.engine_held():
+            with running.engine_held(engine):
                 if running.under_way():
                     stream.close()
                     until(lambda: running.under_way() == 0, 60)
