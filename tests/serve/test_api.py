@@ -3,41 +3,16 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
-import numpy as np
 import pytest
 from ray.exceptions import RayActorError
-from ray.serve.exceptions import BackPressureError
 
 from serve.envelope import SECURITY_HEADERS
 from serve.replies import Detail, ScoreReply
-from tests.images import png
+from tests.serve.asking import JSON, problem, score, until
 from tests.serve.stand_ins import FINGERPRINT, KEY, OTHER_KEY, Gone, Handle, Service, Silent
-
-MakeService = Callable[..., Service]
-
-
-@pytest.fixture(scope="module")
-def other_pictures() -> tuple[bytes, bytes]:
-    return png(np.zeros((40, 40, 3), np.uint8)), png(np.ones((40, 40, 3), np.uint8))
-
-
-def problem(reply: httpx.Response) -> str:
-    """The type of the problem that a reply tells, which must be as RFC 9457 has it."""
-    details = reply.json()
-    assert reply.headers["Content-Type"] == "application/problem+json"
-    assert details["status"] == reply.status_code
-    assert details["title"]
-    assert details["detail"]
-    assert details["request_id"] == reply.headers["X-Request-Id"]
-    return str(details["type"]).removeprefix("urn:ffaa:problem:")
-
-
-async def score(service: Service, image: bytes, **options: Any) -> httpx.Response:
-    return await service.client.post("/v1/score", files={"file": image}, **options)
 
 
 async def test_a_multipart_file_is_scored(service: Service, picture: bytes) -> None:
@@ -107,7 +82,8 @@ async def test_probes_need_no_key(service: Service) -> None:
 
 
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=x"}
-JSON = {"Content-Type": "application/json"}
+
+
 PART = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
 
 
@@ -157,140 +133,6 @@ async def test_a_wrong_detail_a_wrong_method_and_a_wrong_path_are_problems(
     assert (wrong_method.status_code, problem(wrong_method)) == (405, "method-not-allowed")
     wrong_path = await service.client.get("/v2/score")
     assert (wrong_path.status_code, problem(wrong_path)) == (404, "not-found")
-
-
-async def test_an_image_over_the_limit_is_refused_however_it_comes(make_service: MakeService) -> None:
-    service = make_service(decode={"max_bytes": 1000})
-    encoded = base64.b64encode(b"x" * 1001).decode()
-    for reply in (
-        await score(service, b"x" * 1001),
-        await service.client.post("/v1/score", json={"image": encoded}),
-    ):
-        assert (reply.status_code, problem(reply)) == (413, "too-large")
-    assert (await score(service, b"x" * 1000)).status_code == 200
-
-
-async def test_a_long_body_is_not_read_to_its_end(make_service: MakeService) -> None:
-    service = make_service(decode={"max_bytes": 1000})
-    sent = 0
-
-    async def body() -> AsyncIterator[bytes]:
-        nonlocal sent
-        for _ in range(100):
-            sent += 1
-            yield b" " * 10_000
-
-    reply = await service.client.post("/v1/score", content=body(), headers=JSON)
-    assert (reply.status_code, problem(reply)) == (413, "too-large")
-    assert sent < 10
-
-
-async def test_beyond_the_bound_requests_are_refused_at_once(
-    make_service: MakeService, picture: bytes
-) -> None:
-    service = make_service(max_requests=2, retry_after_seconds=7)
-    gate = service.hops.engine.gate = asyncio.Event()
-    waiting = [asyncio.ensure_future(score(service, picture)) for _ in range(2)]
-    await until(lambda: service.hops.engine.begun == 6)
-    refused = await score(service, picture)
-    assert (refused.status_code, problem(refused)) == (503, "overloaded")
-    assert refused.headers["Retry-After"] == "7"
-    assert (await service.client.get("/healthz")).status_code == 200
-    gate.set()
-    assert [(await reply).status_code for reply in waiting] == [200, 200]
-    assert (await score(service, picture)).status_code == 200
-
-
-async def test_at_the_deadline_the_work_is_cancelled(make_service: MakeService, picture: bytes) -> None:
-    service = make_service(deadline_seconds=2)
-    service.hops.engine.gate = asyncio.Event()
-    reply = await score(service, picture)
-    assert (reply.status_code, problem(reply)) == (503, "deadline")
-    assert reply.headers["Retry-After"] == "2"
-    await until(lambda: service.hops.engine.cancelled == service.hops.engine.begun > 0)
-    assert service.gateway.admission.under_way == 0
-
-
-async def test_a_client_may_ask_for_less_time(service: Service, picture: bytes) -> None:
-    service.hops.engine.gate = asyncio.Event()
-    reply = await score(service, picture, headers={"Prefer": "wait=1"})
-    assert (reply.status_code, problem(reply)) == (503, "deadline")
-
-
-async def test_a_body_that_comes_too_slowly_is_given_up(make_service: MakeService) -> None:
-    async def body() -> AsyncIterator[bytes]:
-        yield b"{"
-        await asyncio.Event().wait()
-
-    reply = await make_service(deadline_seconds=0.1).client.post("/v1/score", content=body(), headers=JSON)
-    assert (reply.status_code, problem(reply)) == (408, "timeout")
-
-
-async def test_a_client_that_leaves_cancels_the_work(
-    service: Service, picture: bytes, records: list[dict[str, Any]]
-) -> None:
-    service.hops.engine.gate = asyncio.Event()
-    request = asyncio.ensure_future(score(service, picture))
-    await until(lambda: service.hops.engine.begun > 0)
-    request.cancel()
-    await until(lambda: service.hops.engine.cancelled == service.hops.engine.begun)
-    await until(lambda: records)
-    assert records[0]["status"] == 499
-    assert service.gateway.admission.under_way == 0
-
-
-async def test_a_full_hop_is_told_as_an_overload(service: Service, picture: bytes) -> None:
-    service.hops.fail_with = [BackPressureError(9, 9)]
-    reply = await score(service, picture)
-    assert (reply.status_code, problem(reply)) == (503, "overloaded")
-
-
-async def test_a_call_whose_replica_dies_is_made_once_more(service: Service, picture: bytes) -> None:
-    service.hops.fail_with = [RayActorError()]
-    assert (await score(service, picture)).json()["status"] == "scored"
-    service.hops.fail_with = [RayActorError(), RayActorError()]
-    reply = await score(service, picture)
-    assert (reply.status_code, problem(reply)) == (503, "unavailable")
-
-
-async def test_an_image_over_which_the_engine_dies_again_and_again_is_not_put_to_it_any_more(
-    service: Service, picture: bytes
-) -> None:
-    for deaths in (2, 1):  # the second time it is alone, and tried once
-        service.hops.fail_with = [RayActorError()] * deaths
-        reply = await score(service, picture)
-        assert (reply.status_code, problem(reply)) == (503, "unavailable")
-        assert service.hops.fail_with == []
-    service.hops.fail_with = [RayActorError()]
-    row = (await score(service, picture)).json()
-    assert row["status"] == "answer_failed"
-    assert "the engine died over the image before" in row["status_detail"]
-    assert len(service.hops.fail_with) == 1
-
-
-async def test_an_image_that_is_answered_after_a_death_is_as_good_as_any(
-    service: Service, picture: bytes
-) -> None:
-    for _ in range(3):
-        service.hops.fail_with = [RayActorError()]
-        assert (await score(service, picture)).json()["status"] == "scored"
-
-
-async def test_suspect_images_go_to_the_engine_one_at_a_time_and_others_go_on(
-    service: Service, picture: bytes, other_pictures: tuple[bytes, bytes]
-) -> None:
-    for suspect in other_pictures:
-        service.hops.fail_with = [RayActorError()] * 2
-        await score(service, suspect)
-    gate = service.hops.engine.gate = asyncio.Event()
-    requests = [asyncio.ensure_future(score(service, each)) for each in (*other_pictures, picture)]
-    await until(lambda: service.hops.engine.begun == 6 and waits_for(service.gateway._suspects.turn))
-    gate.set()
-    assert [(await request).json()["status"] for request in requests] == ["scored"] * 3
-
-
-def waits_for(lock: asyncio.Lock) -> bool:
-    return bool(vars(lock)["_waiters"])
 
 
 async def test_the_service_is_ready_after_a_score_through_every_hop(
@@ -395,10 +237,3 @@ async def test_the_openapi_says_what_is_answered(service: Service) -> None:
     references = set(json.dumps(schema).split('"#/components/schemas/')[1:])
     for reference in references:
         assert reference.split('"')[0] in schema["components"]["schemas"]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for what other tasks do."""
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.01)

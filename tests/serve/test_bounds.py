@@ -1,0 +1,97 @@
+"""What bounds a request: its size, how many there are, and its deadline. The models are stand-ins."""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ray.serve.exceptions import BackPressureError
+
+from tests.serve.asking import JSON, MakeService, problem, score, until
+from tests.serve.stand_ins import Service
+
+
+async def test_an_image_over_the_limit_is_refused_however_it_comes(make_service: MakeService) -> None:
+    service = make_service(decode={"max_bytes": 1000})
+    encoded = base64.b64encode(b"x" * 1001).decode()
+    for reply in (
+        await score(service, b"x" * 1001),
+        await service.client.post("/v1/score", json={"image": encoded}),
+    ):
+        assert (reply.status_code, problem(reply)) == (413, "too-large")
+    assert (await score(service, b"x" * 1000)).status_code == 200
+
+
+async def test_a_long_body_is_not_read_to_its_end(make_service: MakeService) -> None:
+    service = make_service(decode={"max_bytes": 1000})
+    sent = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(100):
+            sent += 1
+            yield b" " * 10_000
+
+    reply = await service.client.post("/v1/score", content=body(), headers=JSON)
+    assert (reply.status_code, problem(reply)) == (413, "too-large")
+    assert sent < 10
+
+
+async def test_beyond_the_bound_requests_are_refused_at_once(
+    make_service: MakeService, picture: bytes
+) -> None:
+    service = make_service(max_requests=2, retry_after_seconds=7)
+    gate = service.hops.engine.gate = asyncio.Event()
+    waiting = [asyncio.ensure_future(score(service, picture)) for _ in range(2)]
+    await until(lambda: service.hops.engine.begun == 6)
+    refused = await score(service, picture)
+    assert (refused.status_code, problem(refused)) == (503, "overloaded")
+    assert refused.headers["Retry-After"] == "7"
+    assert (await service.client.get("/healthz")).status_code == 200
+    gate.set()
+    assert [(await reply).status_code for reply in waiting] == [200, 200]
+    assert (await score(service, picture)).status_code == 200
+
+
+async def test_at_the_deadline_the_work_is_cancelled(make_service: MakeService, picture: bytes) -> None:
+    service = make_service(deadline_seconds=2)
+    service.hops.engine.gate = asyncio.Event()
+    reply = await score(service, picture)
+    assert (reply.status_code, problem(reply)) == (503, "deadline")
+    assert reply.headers["Retry-After"] == "2"
+    await until(lambda: service.hops.engine.cancelled == service.hops.engine.begun > 0)
+    assert service.gateway.admission.under_way == 0
+
+
+async def test_a_client_may_ask_for_less_time(service: Service, picture: bytes) -> None:
+    service.hops.engine.gate = asyncio.Event()
+    reply = await score(service, picture, headers={"Prefer": "wait=1"})
+    assert (reply.status_code, problem(reply)) == (503, "deadline")
+
+
+async def test_a_body_that_comes_too_slowly_is_given_up(make_service: MakeService) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    reply = await make_service(deadline_seconds=0.1).client.post("/v1/score", content=body(), headers=JSON)
+    assert (reply.status_code, problem(reply)) == (408, "timeout")
+
+
+async def test_a_client_that_leaves_cancels_the_work(
+    service: Service, picture: bytes, records: list[dict[str, Any]]
+) -> None:
+    service.hops.engine.gate = asyncio.Event()
+    request = asyncio.ensure_future(score(service, picture))
+    await until(lambda: service.hops.engine.begun > 0)
+    request.cancel()
+    await until(lambda: service.hops.engine.cancelled == service.hops.engine.begun)
+    await until(lambda: records)
+    assert records[0]["status"] == 499
+    assert service.gateway.admission.under_way == 0
+
+
+async def test_a_full_hop_is_told_as_an_overload(service: Service, picture: bytes) -> None:
+    service.hops.fail_with = [BackPressureError(9, 9)]
+    reply = await score(service, picture)
+    assert (reply.status_code, problem(reply)) == (503, "overloaded")
