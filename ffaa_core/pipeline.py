@@ -7,7 +7,7 @@ turns an error on one image into that image's status.
 
 import asyncio
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
@@ -58,6 +58,11 @@ class PendingImage:
     image: ImageVerdict
     faces: tuple[PendingFace, ...] = ()
 
+    def with_answers(self, answers: Iterable[tuple[Answer, ...]]) -> "PendingImage":
+        """The same with each face's answers, in the order of its faces."""
+        faces = zip(self.faces, answers, strict=True)
+        return replace(self, faces=tuple(replace(face, answers=given) for face, given in faces))
+
 
 def examine(data: bytes, settings: ScoringSettings) -> PendingImage:
     """Decode an image within the limits and cut out its faces; the doors have `Examiner` do it.
@@ -101,12 +106,11 @@ async def answer(
         EngineDeadError: the engine is gone; the caller gives the image to another.
     """
 
-    async def ask_about(face: PendingFace) -> PendingFace:
+    async def ask_about(face: PendingFace) -> tuple[Answer, ...]:
         async with room:
-            answers = await ask(engine, face.face.crop, face.face.crop_sha256, settings)
-        return replace(face, answers=answers)
+            return await ask(engine, face.face.crop, face.face.crop_sha256, settings)
 
-    return replace(pending, faces=tuple(await asyncio.gather(*map(ask_about, pending.faces))))
+    return pending.with_answers(await asyncio.gather(*map(ask_about, pending.faces)))
 
 
 def without_answers(pending: PendingImage, why: str) -> PendingImage:
@@ -115,7 +119,7 @@ def without_answers(pending: PendingImage, why: str) -> PendingImage:
         Answer(question=question, text="", fields=None, finish_reason=f"{FAILED}: {why}")
         for question in Question
     )
-    return replace(pending, faces=tuple(replace(face, answers=answers) for face in pending.faces))
+    return pending.with_answers([answers] * len(pending.faces))
 
 
 def conclude(images: Sequence[PendingImage], judge_network: FaceJudge) -> list[ImageVerdict]:

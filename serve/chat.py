@@ -102,7 +102,8 @@ def _add_completions(api: FastAPI, gateway: Gateway) -> None:
             number, face = _face(scored, asked.face)
             stack.enter_context(record.stage("converse"))
             turns = (opening(face, open_question), *said.turns)
-            talk = gateway.converse(turns, scored.crops[number], face.crop_sha256, _sampling(asked))
+            crop = scored.crops[number]
+            talk = gateway.converse(turns, crop, face.crop_sha256, _sampling(asked), owner)
             pieces = await stack.enter_async_context(aclosing(within(deadline, seconds, talk)))
             first = await anext(pieces)
             reply = Reply(release.fingerprint, _subject(scored, number, face, release.warning))

@@ -9,8 +9,17 @@ from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any, NoReturn, Protocol
 
+from ffaa_core.answers import Answer
 from ffaa_core.conversation import Turn
-from ffaa_core.engine.base import ConversingEngine, Crop, Piece, Sampling
+from ffaa_core.engine.base import (
+    AnswerEngine,
+    ConversingEngine,
+    Crop,
+    EngineFigures,
+    Generation,
+    Piece,
+    Sampling,
+)
 from ffaa_core.errors import EngineDeadError
 from ffaa_core.pipeline import PendingImage, answer
 from ffaa_core.reaper import kill_below
@@ -42,6 +51,7 @@ class Engine:
         self._metrics = EngineMetrics()  # also of one that does not get to the end of its loading
         self._engine = await self.start_engine(release)
         self._room = asyncio.Semaphore(settings.max_concurrent_faces)
+        self._deadline_s = release.config.service.deadline_seconds
         self._under_way = 0
         self._silence_s = max(LEAST_SILENCE_S, release.config.service.deadline_seconds / 2)
         self._asked_at = 0.0
@@ -54,25 +64,31 @@ class Engine:
         bundle = await asyncio.to_thread(release.open_bundle, "mllm", "adapter")
         return await VllmEngine.start(bundle.mllm, bundle.adapter, release.config.engine)
 
-    async def answer(self, pending: PendingImage) -> PendingImage:
-        """Ask the three questions of every face. To cancel the call cancels what vLLM does for it."""
+    async def answer(self, pending: PendingImage, owner: str) -> list[tuple[Answer, ...]]:
+        """Ask the three questions of every face of an owner's image; returns each face's answers.
+
+        To cancel the call cancels what vLLM does for it. Of a gateway that died nobody does: no request has
+        longer than its deadline.
+        """
         self._under_way += 1
         try:
-            return await answer(pending, self._engine, self._answers, self._room)
+            async with asyncio.timeout(self._deadline_s):
+                answered = await answer(pending, Owned(self._engine, owner), self._answers, self._room)
+            return [face.answers for face in answered.faces]
         except EngineDeadError:
             _end()
         finally:
             self._under_way -= 1
 
     async def converse(
-        self, turns: Sequence[Turn], crop: Crop, crop_sha256: str, sampling: Sampling
+        self, turns: Sequence[Turn], crop: Crop, crop_sha256: str, sampling: Sampling, owner: str
     ) -> AsyncGenerator[Piece]:
-        """Go on with a conversation, as `ConversingEngine.converse`; it takes the room of a face."""
+        """Go on with an owner's conversation, as `ConversingEngine.converse`; it takes the room of a face."""
         self._under_way += 1
         try:
             async with (
                 self._room,
-                aclosing(self._engine.converse(turns, crop, crop_sha256, sampling)) as pieces,
+                aclosing(self._engine.converse(turns, crop, id_of(owner, crop_sha256), sampling)) as pieces,
             ):
                 async for piece in pieces:
                     yield piece
@@ -102,6 +118,38 @@ class Engine:
         elif time.monotonic() - self._asked_at > self._silence_s:
             log.error("the engine has said nothing for %g s: it is ended", self._silence_s)
             _end()
+
+
+class Owned:
+    """An engine as one owner has it: what it computes is reused for that owner only.
+
+    vLLM reuses what it has computed of a prompt, and it takes a crop for the same by its id alone. Were an id
+    common to all, who has the same picture could tell by the time, or by the tokens that were cached, whether
+    another has sent it, and what was said about it.
+    """
+
+    def __init__(self, engine: AnswerEngine, owner: str) -> None:
+        self.description = engine.description
+        self._engine, self._owner = engine, owner
+
+    async def generate(
+        self, prompt: str, crop: Crop, crop_sha256: str, max_tokens: int, constraint: str | None = None
+    ) -> Generation:
+        """As the engine does."""
+        owned = id_of(self._owner, crop_sha256)
+        return await self._engine.generate(prompt, crop, owned, max_tokens, constraint)
+
+    def figures(self) -> EngineFigures:
+        """Those of the engine, for all owners."""
+        return self._engine.figures()
+
+    async def close(self) -> None:
+        """Leaves the engine to the others."""
+
+
+def id_of(owner: str, crop_sha256: str) -> str:
+    """The id by which vLLM knows an owner's crop."""
+    return f"{owner} {crop_sha256}"
 
 
 def _end() -> NoReturn:

@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from fastapi import FastAPI
@@ -36,6 +36,8 @@ EXAMINED_AT_ONCE = 4
 """Images that one gateway decodes beside each other, where it has as many cores."""
 MEMORY_S = 1.0
 """How long a verdict waits for the memory to take its image, which takes it no time."""
+NOBODY = "nobody"
+"""Owner of what is scored to warm up."""
 WARM_UP_PAUSE_S = 1.0
 """Between two attempts to warm up."""
 
@@ -103,7 +105,7 @@ class Gateway:
         """
         with record.stage("examine"):
             pending = await self._examine(data)
-        verdict = await self._conclude(pending, record)
+        verdict = await self._conclude(pending, owner, record)
         record.statuses.append(verdict.status)
         if not verdict.faces:
             return Scored(verdict=verdict, image_id=None)
@@ -129,14 +131,14 @@ class Gateway:
         return Scored(verdict=kept.verdict, image_id=image_id, crops=kept.crops) if kept else None
 
     def converse(
-        self, turns: Sequence[Turn], crop: Crop, crop_sha256: str, sampling: Sampling
+        self, turns: Sequence[Turn], crop: Crop, crop_sha256: str, sampling: Sampling, owner: str
     ) -> AsyncGenerator[Piece]:
-        """As `ffaa_core.engine.base.ConversingEngine.converse`.
+        """As `ffaa_core.engine.base.ConversingEngine.converse`, for an owner.
 
         Raises:
             ProblemError: 503, as `score` does.
         """
-        return stream(self.engine.converse, turns, crop, crop_sha256, sampling)
+        return stream(self.engine.converse, turns, crop, crop_sha256, sampling, owner)
 
     async def warm_up(self) -> None:
         """Score a picture through every hop, again until it succeeds; the gateway is ready then."""
@@ -144,13 +146,13 @@ class Gateway:
             record = RequestRecord(id="warm-up", method="", path="")
             try:
                 await self._examine(b"no image, but the examiner has to start its process for it")
-                verdict = await self._conclude(_picture(), record)
+                verdict = await self._conclude(_picture(), NOBODY, record)
                 if (
                     verdict.status is Status.ANSWER_FAILED
                 ):  # as is right for noise; MIDS must be warm all the same
                     await call(self.judge.logits, [_noise()], [["one", "two", "three"]])
                 # Where the head of the cluster is away, the first call to a deployment stops the gateway.
-                await call(self.memory.known, "nobody", "")
+                await call(self.memory.known, NOBODY, "")
             except Exception as error:
                 log.warning("not ready yet: %s: %s", type(error).__name__, error)
                 await asyncio.sleep(WARM_UP_PAUSE_S)
@@ -180,11 +182,11 @@ class Gateway:
             log.exception("images cannot be examined")
             raise unavailable("images cannot be decoded now") from error
 
-    async def _conclude(self, pending: PendingImage, record: RequestRecord) -> ImageVerdict:
+    async def _conclude(self, pending: PendingImage, owner: str, record: RequestRecord) -> ImageVerdict:
         logits: list[Logits | None] = []
         if pending.faces:
             with record.stage("answer"):
-                pending = await self._answer(pending)
+                pending = await self._answer(pending, owner)
             crops, masked_answers = to_judge([pending])
             if crops:
                 with record.stage("judge"):
@@ -192,20 +194,26 @@ class Gateway:
         (verdict,) = complete([pending], logits)
         return verdict
 
-    async def _answer(self, pending: PendingImage) -> PendingImage:
+    async def _answer(self, pending: PendingImage, owner: str) -> PendingImage:
         """The image with its answers, or with none where the engine has died over it again and again."""
         image = pending.image.image_sha256
         if image not in self._suspects:
-            answered = await call(self.engine.answer, pending, on_death=lambda: self._suspects.suspect(image))
+            answers = await call(
+                self.engine.answer, pending, owner, on_death=lambda: self._suspects.suspect(image)
+            )
         else:
             async with self._suspects.turn:
                 if self._suspects.is_convicted(image):
                     return without_answers(pending, "the engine died over the image before")
-                answered = await call(
-                    self.engine.answer, pending, tries=1, on_death=lambda: self._suspects.convict(image)
+                answers = await call(
+                    self.engine.answer,
+                    pending,
+                    owner,
+                    tries=1,
+                    on_death=lambda: self._suspects.convict(image),
                 )
         self._suspects.acquit(image)
-        return cast(PendingImage, answered)
+        return pending.with_answers(answers)
 
     async def _remember(self, owner: str, verdict: ImageVerdict, crops: Sequence[Crop]) -> str | None:
         """The image's id, or None while there is no memory: the verdict does not wait for it."""

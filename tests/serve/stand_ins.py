@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 from ray.exceptions import RayActorError
 
-from ffaa_core.answers import Determination, Fields
+from ffaa_core.answers import Answer, Determination, Fields
 from ffaa_core.conversation import Turn
 from ffaa_core.engine.base import Crop, EngineFigures, Generation, Piece, Sampling
 from ffaa_core.errors import ContextLengthError
@@ -88,12 +88,15 @@ class _Stream:
 
 
 class ScriptedEngine:
-    """Says real of every face, after `gate` if there is one; counts what was `begun` and `cancelled`."""
+    """Says real of every face, after `gate` if there is one; counts what was `begun` and `cancelled`, and
+    keeps the `ids` of the crops that it was asked about.
+    """
 
     def __init__(self) -> None:
         self.description = {"adapter": "scripted"}
         self.gate: asyncio.Event | None = None
         self.begun = self.cancelled = 0
+        self.ids: list[str] = []
         self.words = ["It", " is", " real", ",", " I", " think."]
         self.conversed: list[tuple[tuple[Turn, ...], str, Sampling]] = []
 
@@ -101,6 +104,7 @@ class ScriptedEngine:
         self, prompt: str, crop: Crop, crop_sha256: str, max_tokens: int, constraint: str | None = None
     ) -> Generation:
         self.begun += 1
+        self.ids.append(crop_sha256)
         try:
             if self.gate:
                 await self.gate.wait()
@@ -168,15 +172,18 @@ class Hops:
     engine: ScriptedEngine = field(default_factory=ScriptedEngine)
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(32))
 
-    async def answer(self, pending: PendingImage) -> PendingImage:
+    async def answer(self, pending: PendingImage, owner: str) -> list[tuple[Answer, ...]]:
         if self.fail_with:
             raise self.fail_with.pop(0)
-        return await answer(pending, self.engine, AnswerSettings(), self.room)
+        answered = await answer(pending, self.engine, AnswerSettings(), self.room)
+        return [face.answers for face in answered.faces]
 
-    async def converse(self, *arguments: Any) -> AsyncGenerator[Piece]:
+    async def converse(
+        self, turns: Sequence[Turn], crop: Crop, crop_sha256: str, sampling: Sampling, owner: str
+    ) -> AsyncGenerator[Piece]:
         if self.fail_with:
             raise self.fail_with.pop(0)
-        async with aclosing(self.engine.converse(*arguments)) as pieces:
+        async with aclosing(self.engine.converse(turns, crop, crop_sha256, sampling)) as pieces:
             async for piece in pieces:
                 yield piece
 

@@ -12,14 +12,13 @@ from ffaa_core.conversation import Turn
 from ffaa_core.engine.base import Sampling
 from ffaa_core.faces import Face
 from ffaa_core.pipeline import PendingFace, PendingImage
+from ffaa_core.questions import Question
 from ffaa_core.verdict import Box, ImageVerdict, Status
-from serve.config import ServeConfig
+from serve.config import ServeConfig, ServiceSettings
 from serve.engine import Engine, ServedEngine
 from serve.release import Release
 from tests.fixtures.processes import wait_until
 from tests.serve.stand_ins import ScriptedEngine
-
-RELEASE = Release(config=ServeConfig(), bundle="/none", fingerprint="0" * 16, warning=None)
 
 
 class Scripted(Engine):
@@ -39,23 +38,47 @@ def pending(n_faces: int) -> PendingImage:
     return PendingImage(image=image, faces=(PendingFace(face=face),) * n_faces)
 
 
-async def started() -> Scripted:
+async def started(**service: float) -> Scripted:
+    config = ServeConfig(service=ServiceSettings(**service))  # type: ignore[arg-type]
+    release = Release(config=config, bundle="/none", fingerprint="0" * 16, warning=None)
     engine = Scripted.__new__(Scripted)
-    await engine.__init__(RELEASE)  # type: ignore[misc]  # as Ray Serve does
+    await engine.__init__(release)  # type: ignore[misc]  # as Ray Serve does
     return engine
 
 
 async def test_every_face_is_asked_about() -> None:
     engine = await started()
-    answered = await engine.answer(pending(2))
-    assert all(face.answered for face in answered.faces)
+    answers = await engine.answer(pending(2), "owner")
+    assert [[answer.question for answer in of_face] for of_face in answers] == [list(Question)] * 2
     assert engine.scripted.begun == 6
+
+
+async def test_what_is_computed_of_a_crop_is_reused_for_its_owner_only() -> None:
+    engine = await started()
+    crop, sha256 = pending(1).faces[0].face.crop, "0" * 64
+    for owner in ("owner", "owner", "another"):
+        await engine.answer(pending(1), owner)
+    ids = list(dict.fromkeys(engine.scripted.ids))
+    assert len(engine.scripted.ids) == 9
+    assert len(ids) == 2
+    for owner in ("owner", "another"):
+        await anext(engine.converse((Turn(question="Why?"),), crop, sha256, Sampling(), owner))
+    assert [asked[1] for asked in engine.scripted.conversed] == ids
+
+
+async def test_what_nobody_cancels_ends_at_the_deadline() -> None:
+    engine = await started(deadline_seconds=0.2)
+    engine.scripted.gate = asyncio.Event()
+    with pytest.raises(TimeoutError):
+        await engine.answer(pending(1), "owner")
+    assert engine.scripted.cancelled == 3
+    assert (await engine.figures())["images"] == 0
 
 
 async def test_to_cancel_a_call_cancels_its_requests() -> None:
     engine = await started()
     engine.scripted.gate = asyncio.Event()
-    call = asyncio.ensure_future(engine.answer(pending(2)))
+    call = asyncio.ensure_future(engine.answer(pending(2), "owner"))
     while engine.scripted.begun < 6:
         await asyncio.sleep(0)
     assert (await engine.figures())["images"] == 1
@@ -86,7 +109,7 @@ async def main():
     else:
         engine.scripted.generate = engine.scripted.check = dead
     if sys.argv[1] == "answers":
-        await engine.answer(pending(1))
+        await engine.answer(pending(1), "owner")
     for _ in range(3):
         await engine.check_health()
 
@@ -130,7 +153,7 @@ async def test_an_engine_that_answers_late_is_let_be(monkeypatch: pytest.MonkeyP
 async def test_a_conversation_that_is_closed_gives_its_room_back() -> None:
     engine = await started()
     crop = pending(1).faces[0].face.crop
-    pieces = engine.converse((Turn(question="Why?"),), crop, "0" * 64, Sampling())
+    pieces = engine.converse((Turn(question="Why?"),), crop, "0" * 64, Sampling(), "owner")
     assert (await anext(pieces)).text == engine.scripted.words[0]
     assert (await engine.figures())["images"] == 1
     await pieces.aclose()

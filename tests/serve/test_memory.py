@@ -33,6 +33,14 @@ def test_an_image_is_known_to_its_owner_only() -> None:
     assert images.recall("owner", "0" * 32) is None
 
 
+def test_what_is_kept_is_a_copy() -> None:
+    images = memory(Clock())
+    found = images.recall("owner", images.remember("owner", VERDICT, [CROP]))
+    assert found
+    assert np.array_equal(found.crops[0], CROP)
+    assert not np.shares_memory(found.crops[0], CROP)
+
+
 def test_an_image_is_found_by_its_file_if_it_was_scored() -> None:
     images = memory(Clock())
     images.remember("owner", VERDICT, [CROP])
