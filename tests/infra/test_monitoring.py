@@ -1,6 +1,7 @@
 """Alerts and dashboards work in Prometheus, and speak of what is documented, which is what is scraped."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from ffaa_core.verdict import Status
+from ray_jobs.score.config import RunSettings
 from tests.ray_jobs.score.test_metrics import DOCUMENTED as OF_THE_BATCH
 from tests.serve.test_metrics import DOCUMENTED as OF_THE_SERVICE
 
@@ -34,7 +36,8 @@ def panel_expressions() -> list[str]:
 
 def promtool(*arguments: str, folder: Path = MONITORING) -> subprocess.CompletedProcess[str]:
     if shutil.which("promtool") is None:
-        pytest.skip("there is no promtool: apt-get install prometheus")
+        absent = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        absent("there is no promtool: apt-get install prometheus")
     return subprocess.run(
         ["promtool", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=120
     )
@@ -67,6 +70,22 @@ def test_every_metric_in_a_rule_or_panel_is_documented() -> None:
 
 def test_every_alert_is_documented() -> None:
     assert [rule["alert"] for rule in rules()] == ALERT.findall(DOCUMENT)
+
+
+def test_a_standstill_is_told_before_the_command_ends_itself_for_it() -> None:
+    [rule] = [rule for rule in rules() if rule["alert"] == "FFAANoProgress"]
+    looks_back = {int(minutes) for minutes in re.findall(r"(?:\[|offset )(\d+)m\b", rule["expr"])}
+    assert max(looks_back) + int(rule["for"].removesuffix("m")) < RunSettings().stall_minutes
+
+
+@pytest.mark.parametrize(("ci", "ends"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
+def test_without_promtool_tests_are_skipped_but_where_a_change_must_pass(
+    ci: str, ends: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ends, match="there is no promtool"):
+        promtool("check", "rules", "rules.yaml")
 
 
 def test_failures_are_the_statuses_that_count_as_such() -> None:
