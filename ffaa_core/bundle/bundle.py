@@ -108,11 +108,15 @@ class Bundle:
     location: str
 
     @classmethod
-    def open(cls, path_or_uri: str | Path) -> Self:
+    def open(cls, path_or_uri: str | Path, sha256: str | None = None) -> Self:
         """Open a bundle, cheaply: contents are not read. A URL is fetched into the user's cache first, once.
 
+        Args:
+            sha256: of its bundle.json, which states the digests of everything else; None takes any bundle.
+
         Raises:
-            BundleError: there is no bundle, or files are missing or of another size.
+            BundleError: there is no bundle, it is another than `sha256`, or files are missing or of another
+                size.
             ConfigurationError: a URL is of an unknown kind, or its bucket or credentials are wrong.
             StorageError: the URL's storage failed.
         """
@@ -120,7 +124,7 @@ class Bundle:
         if "://" in location:
             from ffaa_core.bundle.fetch import fetch
 
-            return replace(cls.open(fetch(location)), location=location)
+            return replace(cls.open(fetch(location, sha256)), location=location)
         path = Path(location).expanduser().absolute()
         try:
             content = (path / MANIFEST).read_bytes()
@@ -131,6 +135,7 @@ class Bundle:
             ) from None
         except OSError as error:
             raise BundleError(f"the bundle at {path} cannot be read: {error}") from error
+        require_sha256(content, sha256, path / MANIFEST)
         bundle = cls(path, Manifest.parse(content, path / MANIFEST), str(path))
         bundle._check_sizes()
         return bundle
@@ -210,6 +215,22 @@ class Bundle:
 
 
 RENEW = "Copy or make it again; for a copy in the cache, delete its folder"
+
+
+def require_sha256(content: bytes, sha256: str | None, source: object) -> str:
+    """The sha256 of bundle.json's bytes, which must be `sha256` unless that is None.
+
+    Raises:
+        BundleError: it is another; `source` is what the error calls the file.
+    """
+    found = hashlib.sha256(content).hexdigest()
+    if sha256 not in (None, found):
+        raise BundleError(
+            f"{source} has the sha256 {found}, not {sha256}: another bundle lies there than the one that was "
+            "asked for. Give the address of that one, or ask for this one: --sha256 of `ffaa bundle fetch`, "
+            "FFAA_BUNDLE_SHA256 elsewhere"
+        )
+    return found
 
 
 def write_bundle_json(

@@ -1,10 +1,9 @@
 """Bundles that lie on S3, fetched once into the user's cache."""
 
-import hashlib
 import shutil
 from pathlib import Path
 
-from ffaa_core.bundle.bundle import MANIFEST, Bundle, Manifest
+from ffaa_core.bundle.bundle import MANIFEST, Bundle, Manifest, require_sha256
 from ffaa_core.bundle.cache import cache_directory, made_once
 from ffaa_core.errors import BundleError, NotFoundError
 from ffaa_core.storage import Store, open_store
@@ -30,28 +29,29 @@ def fetch(uri: str, sha256: str | None = None) -> Path:
     store = open_store(uri)
     try:
         content, manifest = _read_manifest(store)
-        found = hashlib.sha256(content).hexdigest()
-        if sha256 not in (None, found):
-            raise BundleError(
-                f"{store.uri_of(MANIFEST)} has the sha256 {found}, not {sha256}: another bundle lies there "
-                "than the one that was asked for"
-            )
+        found = require_sha256(content, sha256, store.uri_of(MANIFEST))
         copy = cache_directory() / "bundles" / found[:32]
         return made_once(copy, lambda scratch: _download(store, manifest, content, scratch))
     except NotFoundError as error:
         raise BundleError(f"no complete bundle at {uri}: {error}") from error
 
 
-def fetch_manifest(uri: str) -> Manifest:
+def fetch_manifest(uri: str, sha256: str | None = None) -> Manifest:
     """What the bundle at `uri` says of itself; nothing else of it is read.
+
+    Args:
+        sha256: as of `fetch`.
 
     Raises:
         BundleError, ConfigurationError, StorageError: as `fetch`.
     """
+    store = open_store(uri)
     try:
-        return _read_manifest(open_store(uri))[1]
+        content, manifest = _read_manifest(store)
     except NotFoundError as error:
         raise BundleError(f"no bundle at {uri}: {error}") from error
+    require_sha256(content, sha256, store.uri_of(MANIFEST))
+    return manifest
 
 
 def _read_manifest(store: Store) -> tuple[bytes, Manifest]:

@@ -9,18 +9,21 @@ from ffaa_core.bundle.bundle import Bundle, Manifest
 from ffaa_core.bundle.cache import cache_directory, made_once
 
 VARIABLE = "FFAA_BUNDLE"
+PIN = "FFAA_BUNDLE_SHA256"
+"""The sha256 that the bundle.json of the bundle which `VARIABLE` names must have."""
 
 
 def resolve_bundle(option: str | None) -> Bundle:
     """Open what `--bundle` says, else what FFAA_BUNDLE says, else the demo bundle, made once, with a warning.
 
     Raises:
-        BundleError: the bundle asked for is not there or not complete.
+        BundleError: the bundle asked for is not there or not complete, or FFAA_BUNDLE's is another than that
+            of FFAA_BUNDLE_SHA256.
         StorageError: it lies elsewhere and could not be fetched.
     """
-    location = option or os.environ.get(VARIABLE)
+    location, sha256 = _asked_for(option)
     if location:
-        return Bundle.open(location)
+        return Bundle.open(location, sha256)
     bundle = Bundle.open(made_once(cache_directory() / f"demo-{_recipe()}", _make_demo))
     print(
         f"ffaa: neither --bundle nor {VARIABLE} is given: using {bundle.path}. WARNING: {bundle.warning}",
@@ -33,16 +36,23 @@ def resolve_manifest(option: str | None) -> tuple[str, Manifest]:
     """Location and manifest of what `resolve_bundle` opens; of a bundle with a URL nothing else is read.
 
     Raises:
-        BundleError: the bundle asked for is not there; where it has a path, or is not complete.
+        BundleError: as `resolve_bundle`; that a bundle with a URL is not complete is not noticed.
         StorageError: it lies elsewhere and could not be read.
     """
-    location = option or os.environ.get(VARIABLE)
+    location, sha256 = _asked_for(option)
     if location and "://" in location.removeprefix("file://"):
         from ffaa_core.bundle.fetch import fetch_manifest
 
-        return location, fetch_manifest(location)
+        return location, fetch_manifest(location, sha256)
     bundle = resolve_bundle(option)
     return bundle.location, bundle.manifest
+
+
+def _asked_for(option: str | None) -> tuple[str | None, str | None]:
+    """Location of the bundle that is asked for, and the sha256 that its bundle.json must have; None: any."""
+    if option:
+        return option, None
+    return os.environ.get(VARIABLE), os.environ.get(PIN) or None
 
 
 def _make_demo(directory: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ffaa_core.bundle import Bundle, resolve_manifest
+from ffaa_core.bundle import Bundle, resolve_bundle, resolve_manifest
 from ffaa_core.bundle.bundle import write_bundle_json
 from ffaa_core.cli import main
 from ffaa_core.errors import BundleError, ConfigurationError
@@ -90,6 +90,21 @@ def test_what_a_bundle_says_of_itself_is_read_without_fetching_it(
     assert resolve_manifest(f"file://{local.path}") == (str(local.path), local.manifest)
     with pytest.raises(BundleError, match=r"no bundle at .*/none"):
         resolve_manifest(f"{remote.uri}/none")
+
+
+def test_the_environments_url_must_have_the_environments_digest(
+    local: Bundle, remote: Store, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = hashlib.sha256((local.path / "bundle.json").read_bytes()).hexdigest()
+    monkeypatch.setenv("FFAA_BUNDLE", remote.uri)
+    monkeypatch.setenv("FFAA_BUNDLE_SHA256", "0" * 64)
+    for resolved in (resolve_bundle, resolve_manifest):
+        with pytest.raises(BundleError, match=f"s3://.*/bundle.json has the sha256 {found}, not {'0' * 64}"):
+            resolved(None)
+    assert not (own_cache / "ffaa" / "bundles").exists()
+    monkeypatch.setenv("FFAA_BUNDLE_SHA256", found)
+    assert resolve_manifest(None) == (remote.uri, local.manifest)
+    assert resolve_bundle(None).manifest == local.manifest
 
 
 def test_a_url_of_another_kind_is_refused() -> None:

@@ -1,5 +1,6 @@
 """The option comes before the environment, the environment before the demo bundle, which is made once."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ffaa_core.bundle import Bundle, resolve, resolve_bundle
+from ffaa_core.bundle import Bundle, resolve, resolve_bundle, resolve_manifest
 from ffaa_core.bundle.bundle import write_bundle_json
 from ffaa_core.errors import BundleError
 
@@ -15,7 +16,8 @@ from ffaa_core.errors import BundleError
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("FFAA_BUNDLE", raising=False)
+    for name in ("FFAA_BUNDLE", "FFAA_BUNDLE_SHA256"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path / "cache"
 
 
@@ -41,6 +43,25 @@ def test_a_bundle_asked_for_and_absent_is_not_replaced_by_the_demo(own_cache: Pa
     with pytest.raises(BundleError, match="no bundle at"):
         resolve_bundle(str(tmp_path / "absent"))
     assert not own_cache.exists()
+
+
+def test_the_environments_bundle_must_have_the_environments_digest_and_no_other_bundle_must(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, other = a_bundle(tmp_path / "bundle"), a_bundle(tmp_path / "other")
+    found = hashlib.sha256((bundle.path / "bundle.json").read_bytes()).hexdigest()
+    monkeypatch.setenv("FFAA_BUNDLE", str(bundle.path))
+    for pin in ("", found):
+        monkeypatch.setenv("FFAA_BUNDLE_SHA256", pin)
+        assert resolve_bundle(None) == bundle
+        assert resolve_manifest(None) == (str(bundle.path), bundle.manifest)
+    monkeypatch.setenv("FFAA_BUNDLE_SHA256", "0" * 64)
+    for resolved in (resolve_bundle, resolve_manifest):
+        with pytest.raises(BundleError, match=f"{found}, not {'0' * 64}.*FFAA_BUNDLE_SHA256") as error:
+            resolved(None)
+        assert error.value.exit_code == 2
+    assert resolve_bundle(str(other.path)) == other
+    assert resolve_manifest(str(other.path)) == (str(other.path), other.manifest)
 
 
 def test_two_processes_at_once_get_one_whole_demo_bundle_and_a_warning(
