@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.fixtures.ceph",
     "tests.fixtures.moto",
     "tests.fixtures.nodes",
+    "tests.fixtures.scored",
     "tests.fixtures.service",
     "tests.fixtures.shared",
 ]

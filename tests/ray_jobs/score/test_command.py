@@ -8,7 +8,6 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,37 +25,14 @@ from ffaa_core.settings import AnswerSettings, ScoringSettings
 from ffaa_core.table import VerdictTable
 from ffaa_core.table.schema import ROW_SCHEMA
 from tests.fixtures.command import FAST, Ffaa
+from tests.fixtures.scored import Scored
 
 SETTLED_BY_CONTENT = {"scored", "no_face", "too_large", "decode_failed"}
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What a run of the command left behind."""
-
-    images: Path
-    output: Path
-    stdout: str
-    stderr: str
-    exit_code: int
-    rows: list[dict[str, Any]]
-
-    @property
-    def faces(self) -> list[dict[str, Any]]:
-        return [face for row in self.rows for face in row["faces"]]
 
 
 @pytest.fixture(scope="module")
 def command(demo_bundle: Bundle) -> Ffaa:
     return Ffaa(dict(os.environ) | {"FFAA_BUNDLE": str(demo_bundle.path)})
-
-
-@pytest.fixture(scope="module")
-def uploads(shared_faces: Path, command: Ffaa, tmp_path_factory: pytest.TempPathFactory) -> Scored:
-    images, output = shared_faces / "uploads", tmp_path_factory.mktemp("uploads") / "table"
-    done = command("score", images, output, *FAST)
-    rows = [row for batch in VerdictTable.open(str(output)).rows() for row in batch.to_pylist()]
-    return Scored(images, output, done.stdout, done.stderr, done.returncode, rows)
 
 
 def test_every_file_has_exactly_one_row(uploads: Scored) -> None:
