@@ -24,7 +24,7 @@ from ffaa_core.errors import ConfigurationError
 from ffaa_core.settings import from_mapping
 from ray_jobs.score.config import ScoreConfig
 from ray_jobs.score.ray_settings import RAY_SETTINGS
-from tests.k8s.manifests import ROOT, Manifest, Pod, Rendered, expanded, selected
+from tests.k8s.manifests import ROOT, Manifest, Pod, Rendered, expanded, named_in, selected
 
 VALUE = re.compile(r"\$\((\w+)\)|\$(\w+)")
 GIVEN_BY_KUBERAY = {"RAY_ADDRESS"}
@@ -41,10 +41,9 @@ def command_problems(rendered: Rendered) -> Iterator[str]:
         for container in pod.containers:
             environment = rendered.environment(container)
             if container.get("command"):
-                words = [
-                    expanded(word, environment) for word in container["command"] + container.get("args", [])
-                ]
-                yield from _word_problems(words)
+                yield f"{pod.name}/{container['name']}: its command takes the place of the image's tini"
+            if line := [*container.get("command", []), *container.get("args", [])]:
+                yield from _word_problems([expanded(word, environment) for word in line])
             for line in _hooks(container):
                 yield from _word_problems(line)
     yield from _word_problems(entrypoint(rendered, rendered.tonight))
@@ -197,14 +196,14 @@ def _references(rendered: Rendered) -> Iterator[tuple[str, str, str]]:
             yield pod.name, "ServiceAccount", pod.spec["serviceAccountName"]
         if "priorityClassName" in pod.spec:
             yield pod.name, "PriorityClass", pod.spec["priorityClassName"]
-        yield from ((pod.name, "ConfigMap", name) for name in _config_maps(pod))
+        yield from ((pod.name, kind, name) for kind, name in _whole(pod))
         yield from ((pod.name, kind, name) for kind, name in _keys(pod.containers))
     redis = rendered.clusters["service"]["gcsFaultToleranceOptions"]["redisPassword"]
     yield from (("redisPassword", kind, name) for kind, name in _keys([{"env": [redis]}]))
     for binding in rendered.of_kind("RoleBinding"):
         yield "RoleBinding", binding["roleRef"]["kind"], binding["roleRef"]["name"]
         yield from (("RoleBinding", subject["kind"], subject["name"]) for subject in binding["subjects"])
-    template = rendered.nightly.containers[0]["args"][1]
+    template = rendered.nightly.containers[0]["args"][2]
     yield "CronJob", "RayJob", template
 
 
@@ -218,12 +217,14 @@ def _keys(containers: list[Manifest]) -> Iterator[tuple[str, str]]:
                     yield kind, source[reference]["name"]
 
 
-def _config_maps(pod: Pod) -> Iterator[str]:
+def _whole(pod: Pod) -> Iterator[tuple[str, str]]:
+    """Kind and name of what is taken as a whole, for variables or as a volume."""
     for container in pod.containers:
-        yield from (source["configMapRef"]["name"] for source in container.get("envFrom", []))
+        for source in container.get("envFrom", []):
+            yield from named_in(source)
     for volume in pod.spec.get("volumes", []):
         sources = [volume, *volume.get("projected", {}).get("sources", [])]
-        yield from (source["configMap"]["name"] for source in sources if "configMap" in source)
+        yield from (("ConfigMap", source["configMap"]["name"]) for source in sources if "configMap" in source)
 
 
 def _selectors(rendered: Rendered) -> Iterator[tuple[str, Manifest]]:

@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from urllib.request import Request, urlopen
 from tests.fixtures.machines import START_S, Network
 from tests.fixtures.nodes import AGENT_PORTS, OBJECT_STORE, PATIENT
 from tests.fixtures.processes import wait_until
-from tests.k8s.manifests import Manifest, Pod, Rendered
+from tests.k8s.manifests import STORAGE, Manifest, Pod, Rendered
 from tests.k8s.nights import amount
 from tests.k8s.pods import RunningPod, end
 
@@ -27,14 +29,20 @@ DEPLOYMENT_STATUS = {"SUCCEEDED": "Complete", "STOPPED": "Complete", "FAILED": "
 
 @dataclass(frozen=True)
 class Site:
-    """Where RayJobs run: the overlay as rendered, the network, where pods keep what they write, and variables
-    of a Secret.
+    """Where RayJobs run: the overlay as rendered, the network, where pods keep what they write, and what the
+    Secret of storage's keys has.
     """
 
     rendered: Rendered
     network: Network
     folder: Path
     secret: dict[str, str]
+
+    @property
+    def applied(self) -> Rendered:
+        """The overlay, with the Secret."""
+        secret = {"kind": "Secret", "metadata": {"name": STORAGE}, "stringData": self.secret}
+        return Rendered([*self.rendered.manifests, secret])
 
 
 class RayCluster:
@@ -72,14 +80,13 @@ class RayCluster:
         address = self._site.network.next_address
         head = address if name == HEAD else self.head.machine.address
         given = {
-            **self._site.secret,
             **PATIENT,
             **self._authentication,
             "RAY_ADDRESS": f"{'127.0.0.1' if name == HEAD else head}:{GCS_PORT}",
         }
         pod = RunningPod(
             self._site.network,
-            self._site.rendered,
+            self._site.applied,
             Pod(name, group["template"], name),
             self._site.folder / f"{self._name}-{name}-{address}",
             line=["bash", "-c", "--", self._ray_start(name, group, address, head)],
@@ -130,6 +137,21 @@ class RayCluster:
         return next(
             (name for name, pod in self.pods.items() if name != HEAD and pod.machine.processes(actor)), None
         )
+
+    @contextmanager
+    def suspended(self, actor: str) -> Iterator[None]:
+        """As long as this lasts the actor's process and what it started compute nothing; then they go on."""
+        group = self.holding(actor)
+        assert group
+        (process,) = self.pods[group].machine.processes(actor)
+        family = [process, *process.children(recursive=True)]
+        for each in family:
+            each.suspend()
+        try:
+            yield
+        finally:
+            for each in family:
+                each.resume()
 
     def close(self) -> None:
         """Delete the cluster: all its pods at once."""

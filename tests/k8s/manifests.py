@@ -17,6 +17,12 @@ OVERLAYS = sorted(folder.name for folder in (ROOT / "k8s" / "overlays").iterdir(
 
 Manifest = dict[str, Any]
 
+STORAGE = "ffaa-storage"
+"""The Secret, made by hand or absent, with the keys of storage."""
+SOURCES = {"configMapRef": "ConfigMap", "secretRef": "Secret"}
+"""What a container may take all its variables from, by the field that names it."""
+VALUES = {"ConfigMap": "data", "Secret": "stringData"}
+
 
 @dataclass(frozen=True)
 class Pod:
@@ -135,8 +141,8 @@ class Rendered:
         """Variables of a container; those from the pod's own fields have its path as their value."""
         found: dict[str, str] = {}
         for source in container.get("envFrom", []):
-            values = self.named("ConfigMap", source["configMapRef"]["name"]) or {"data": {}}
-            found |= values["data"]
+            for kind, name in named_in(source):
+                found |= (self.named(kind, name) or {}).get(VALUES[kind], {})
         for entry in container.get("env", []):
             found[entry["name"]] = entry.get("value") or self._referred(entry["valueFrom"])
         return found
@@ -151,6 +157,11 @@ class Rendered:
 
 def _is_hashed(manifest: Manifest, name: str) -> bool:
     return bool(re.fullmatch(rf"{name}-[0-9a-z]{{10}}", manifest["metadata"]["name"]))
+
+
+def named_in(source: Manifest) -> Iterator[tuple[str, str]]:
+    """Kind and name of what an entry of `envFrom` names."""
+    yield from ((kind, source[field]["name"]) for field, kind in SOURCES.items() if field in source)
 
 
 def expanded(text: str, environment: dict[str, str]) -> str:

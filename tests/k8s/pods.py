@@ -1,7 +1,7 @@
 """Pods as machines of this one: what a manifest says of commands, variables, volumes and hooks is done.
 
 A pod's root is this machine's, read-only, with the volumes in their places. Its processes are root's, for
-nobody else may be allowed to read this machine's Python.
+nobody else may be allowed to read this machine's Python. The image's tini is left out.
 """
 
 import shlex

@@ -26,6 +26,13 @@ from tests.k8s.manifests import Manifest, Pod, Rendered
 KEY, PASSWORD = "a key", "a password"
 PREFIX = "10.78.0"
 IDLE = ("sleep", "infinity")
+REFUSING_ONCE = """#!/bin/sh
+if [ "$1" = drain-node ] && ! [ -e {refused} ]; then
+    touch {refused}
+    exit 1
+fi
+PATH={path} exec ray "$@"
+"""
 BY_KUBERAY_TO_ALL = {
     "RAY_timeout_ms_task_wait_for_death_info": "0",
     "RAY_gcs_server_request_timeout_seconds": "5",
@@ -57,6 +64,8 @@ class RayService:
         self._head_pod, *groups = rendered.service_pods()
         self._group_pods = {pod.group: pod for pod in groups}
         self.pods: dict[str, list[Machine]] = {"gateway": [], "engine": []}
+        self.refused = folder / "refusing" / "refused"
+        """There as soon as a hook was refused."""
 
     def start(self, gateways: int, engines: int) -> None:
         """Start all of it, and wait until it takes requests."""
@@ -133,11 +142,17 @@ class RayService:
         }
 
     def hook(self, group: str, pod: Machine) -> "subprocess.Popen[bytes]":
-        """Run what Kubernetes runs in a pod of the group that is to end."""
+        """Run what Kubernetes runs in a pod of the group that is to end. Its first draining is refused."""
         container = self._group_pods[group].spec["containers"][0]
+        path = self._environment["PATH"]
+        ray = self.refused.with_name("ray")
+        ray.parent.mkdir()
+        ray.write_text(REFUSING_ONCE.format(refused=self.refused, path=path))
+        ray.chmod(0o755)
         return subprocess.Popen(
             pod.command(*container["lifecycle"]["preStop"]["exec"]["command"]),
-            env=self._environment | {"RAY_ADDRESS": f"{self.head.address}:6379"},
+            env=self._environment
+            | {"RAY_ADDRESS": f"{self.head.address}:6379", "PATH": f"{ray.parent}:{path}"},
             stdout=subprocess.DEVNULL,
         )
 

@@ -26,15 +26,22 @@ from tests.k8s.breaking import (
 )
 
 CONSISTENCY: list[tuple[Check, str, str, Any, str]] = [
-    (consistency.command_problems, "CronJob", f"{POD}.containers.0.args.6", "--retries=3", "--retries"),
+    (consistency.command_problems, "CronJob", f"{POD}.containers.0.args.7", "--retries=3", "--retries"),
     (
         consistency.command_problems,
         "CronJob",
-        f"{POD}.containers.0.command",
-        ["kubectl"],
+        f"{POD}.containers.0.args.0",
+        "kubectl",
         "neither ffaa nor ray",
     ),
-    (consistency.command_problems, "RayJob", f"{HEAD_POD}.initContainers.0.args.1", "get", "invalid choice"),
+    (
+        consistency.command_problems,
+        "RayJob",
+        f"{ENGINE_POD}.initContainers.0.command",
+        ["ffaa"],
+        "engine/bundle: its command takes the place of the image's tini",
+    ),
+    (consistency.command_problems, "RayJob", f"{HEAD_POD}.initContainers.0.args.2", "get", "invalid choice"),
     (consistency.command_problems, "RayJob", "spec.entrypoint", "ffaa score a b --resume", "--resume"),
     (
         consistency.command_problems,
@@ -97,7 +104,7 @@ CONSISTENCY: list[tuple[Check, str, str, Any, str]] = [
     (
         consistency.command_problems,
         "RayService",
-        f"{ENGINES_POD}.initContainers.0.args.3",
+        f"{ENGINES_POD}.initContainers.0.args.4",
         "--md5=x",
         "--md5",
     ),
@@ -154,8 +161,15 @@ CONSISTENCY: list[tuple[Check, str, str, Any, str]] = [
         "service-gateway: topology: no pod",
     ),
     (consistency.reference_problems, "ConfigMap/ffaa-score", "metadata.name", "x", "no ConfigMap ffaa-score"),
+    (
+        consistency.reference_problems,
+        "RayJob",
+        f"{ENGINE_POD}.containers.0.envFrom.1.secretRef.name",
+        "x",
+        "engine: there is no Secret x",
+    ),
     (consistency.reference_problems, "RoleBinding", "roleRef.name", "x", "no Role x"),
-    (consistency.reference_problems, "CronJob", f"{POD}.containers.0.args.1", "x", "no RayJob x"),
+    (consistency.reference_problems, "CronJob", f"{POD}.containers.0.args.2", "x", "no RayJob x"),
     (
         consistency.reference_problems,
         "PodDisruptionBudget",

@@ -82,7 +82,7 @@ def test_a_check_of_nights_refuses(
 @pytest.mark.parametrize(
     ("which", "path", "value", "told"),
     [
-        ("CronJob", f"{POD}.containers.0.args.6", None, "do not ask for it"),
+        ("CronJob", f"{POD}.containers.0.args.7", None, "do not ask for it"),
         ("LocalQueue", "metadata.name", "other", "no LocalQueue"),
         ("LocalQueue", "spec.clusterQueue", "other", "no ClusterQueue other"),
         ("ResourceFlavor", "metadata.name", "other", "no ResourceFlavor"),

@@ -1,13 +1,15 @@
 """Every overlay builds, is taken by Kubernetes, KubeRay and Ray, and agrees with the program."""
 
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.k8s import consistency, nights, security, services
-from tests.k8s.manifests import OVERLAYS, ROOT, Rendered, render
+from tests.k8s import consistency, nights, presence, security, services
+from tests.k8s.manifests import OVERLAYS, ROOT, Rendered, render, selected
 from tests.k8s.operator_rules import operator_problems, service_problems
 from tests.k8s.schemas import Definitions, core_problems, runtime_environment_problems
 
@@ -28,6 +30,13 @@ CHECKS: list[Callable[[Rendered], Iterable[str]]] = [
     nights.grace_problems,
     nights.size_problems,
     nights.queue_problems,
+    presence.deadline_problems,
+    presence.bundle_problems,
+    presence.storage_problems,
+    presence.priority_problems,
+    presence.spread_problems,
+    presence.budget_problems,
+    presence.egress_problems,
     services.configuration_problems,
     services.placement_problems,
     services.change_problems,
@@ -84,6 +93,21 @@ def test_whatever_changes_of_the_service_is_another_cluster(
     before, after = build("gpu"), render("gpu", tmp_path)
     assert after.clusters["service"] != before.clusters["service"]
     assert after.template == before.template
+
+
+def test_the_policy_for_a_storage_in_the_cluster_is_taken_as_it_is_documented(
+    build: Callable[[str], Rendered],
+) -> None:
+    document = (ROOT / "docs" / "operations.md").read_text()
+    [policy] = [yaml.safe_load(text) for text in re.findall(r"^```yaml\n(.*?)^```", document, re.M | re.S)]
+    rendered = build("gpu")
+    rendered.manifests.append(policy)
+    assert core_problems(policy) == []
+    assert [problem for check in CHECKS for problem in check(rendered)] == []
+    assert selected(policy["spec"]["podSelector"], rendered.pods()) == [
+        *rendered.ray_pods(),
+        *rendered.service_pods(),
+    ]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -97,6 +97,7 @@ def test_the_service_stays_when_its_head_goes_and_when_a_gateway_is_drained(runn
         code = hook.wait(DRAINED_S)
     print(f"{len(headless.answers)} verdicts without a head, {len(client.answers)} since")
     assert code == 0
+    assert running.refused.exists()
     assert leaving.address not in running.replicas("Gateway").values()
     assert len(running.replicas("Gateway")) == 2
     assert set(client.answers) == {"scored"}

@@ -22,7 +22,7 @@ from tests.k8s.breaking import (
 
 HOOK = "lifecycle.preStop.exec.command"
 SERVICES: list[tuple[Check, str, str, Any, str]] = [
-    (services.change_problems, "RayService", f"{GATEWAYS_POD}.containers.0.env.3", None, "no new cluster"),
+    (services.change_problems, "RayService", f"{GATEWAYS_POD}.containers.0.env", [], "no new cluster"),
     (
         services.ending_problems,
         "RayService",
@@ -47,6 +47,13 @@ SERVICES: list[tuple[Check, str, str, Any, str]] = [
     (
         services.ending_problems,
         "RayService",
+        f"{ENGINES_POD}.containers.0.{HOOK}.4",
+        "ray drain-node --deadline-remaining-seconds 600\nsleep 5",
+        "engine: its hook does not drain the node, until it is taken",
+    ),
+    (
+        services.ending_problems,
+        "RayService",
         f"{ENGINES_POD}.terminationGracePeriodSeconds",
         None,
         "engine: not service.dead",
@@ -62,8 +69,8 @@ SERVICES: list[tuple[Check, str, str, Any, str]] = [
     (
         services.door_problems,
         "RayService",
-        f"{GATEWAYS_POD}.containers.0.env.4",
-        None,
+        f"{GATEWAYS_POD}.containers.0.env",
+        [],
         "service-gateway: FFAA_API_KEYS",
     ),
     (
