@@ -7,7 +7,8 @@ from tests.k8s.manifests import STORAGE, Manifest, Pod, Rendered, selected
 
 LEAST_PRIORITY = -10
 """Cluster Autoscaler's `--expendable-pods-priority-cutoff`: it starts no node for pods below it."""
-HOST = "kubernetes.io/hostname"
+HOST, ZONE = "kubernetes.io/hostname", "topology.kubernetes.io/zone"
+SPREAD = {"crop": {HOST}, "gateway": {HOST, ZONE}}
 GPU = "nvidia.com/gpu"
 METADATA = [ip_address("169.254.169.254"), ip_address("fd00:ec2::254")]
 """Where a machine gives its own credentials to whoever asks."""
@@ -62,10 +63,10 @@ def priority_problems(rendered: Rendered) -> Iterator[str]:
 
 
 def spread_problems(rendered: Rendered) -> Iterator[str]:
-    """Pods that one node may take with it, and engines' pods that would fetch the bundle twice for one."""
+    """Pods that one node or zone may take all of, and engines of which two would fetch the bundle to one node."""
     for pod in _all_of_ray(rendered):
-        if pod.group in ("crop", "gateway") and HOST not in _spread(pod):
-            yield f"{pod.name} is not spread over nodes"
+        for missing in SPREAD.get(str(pod.group), set()) - _spread(pod):
+            yield f"{pod.name} is not spread over {missing}"
         if pod.group == "engine" and _has_gpus(pod) and HOST not in _kept_apart(pod):
             yield f"two pods of {pod.name} may share a node"
 

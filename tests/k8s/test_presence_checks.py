@@ -3,10 +3,12 @@
 Unbroken ones pass: test_overlays.py.
 """
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.fixtures.machines import Network
 from tests.k8s import presence
 from tests.k8s.breaking import (
     CLUSTER,
@@ -23,6 +25,7 @@ from tests.k8s.breaking import (
     put,
     told_of,
 )
+from tests.k8s.kuberay import Site
 
 CROP_POD = f"{CLUSTER}.workerGroupSpecs.0.template.spec"
 HTTPS, REDIS, NAMES = (f"NetworkPolicy/{name}" for name in ("https", "to-redis", "name-service"))
@@ -112,7 +115,14 @@ PRESENCE: list[tuple[Check, str, str, Any, str]] = [
         "RayService",
         f"{GATEWAYS_POD}.topologySpreadConstraints.1",
         None,
-        "service-gateway is not spread",
+        "service-gateway is not spread over kubernetes.io/hostname",
+    ),
+    (
+        presence.spread_problems,
+        "RayService",
+        f"{GATEWAYS_POD}.topologySpreadConstraints.0",
+        None,
+        "service-gateway is not spread over topology",
     ),
     (presence.spread_problems, "RayJob", f"{ENGINE_POD}.affinity", None, "two pods of engine"),
     (presence.spread_problems, "RayService", f"{ENGINES_POD}.affinity", {}, "two pods of service-engine"),
@@ -186,6 +196,15 @@ def test_what_is_taken_away_is_missed(
     build: Build, check: Check, which: str, path: str, value: Any, told: str
 ) -> None:
     assert is_refused(build("gpu"), check, which, path, value, told)
+
+
+def test_every_container_that_reaches_storage_has_what_the_secret_has(build: Build, tmp_path: Path) -> None:
+    rendered = build("cpu-dev")
+    site = Site(rendered, Network(""), tmp_path, {"AWS_ACCESS_KEY_ID": "an id"}).applied
+    for pod in (*rendered.ray_pods(), *rendered.service_pods()):
+        for container in pod.containers:
+            assert "AWS_ACCESS_KEY_ID" not in rendered.environment(container)
+            assert site.environment(container)["AWS_ACCESS_KEY_ID"] == "an id"
 
 
 def test_a_budget_for_an_only_gateway_is_refused(build: Build) -> None:
