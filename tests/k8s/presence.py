@@ -63,7 +63,7 @@ def priority_problems(rendered: Rendered) -> Iterator[str]:
 
 
 def spread_problems(rendered: Rendered) -> Iterator[str]:
-    """Pods that one node or zone may take all of, and engines of which two would fetch the bundle to one node."""
+    """Pods of which one node or zone may take all, and engines that may share a node."""
     for pod in _all_of_ray(rendered):
         for missing in SPREAD.get(str(pod.group), set()) - _spread(pod):
             yield f"{pod.name} is not spread over {missing}"
