@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from fastapi import FastAPI
 
+from ffaa_core.answering import FAILED
 from ffaa_core.conversation import Turn
 from ffaa_core.engine.base import Piece, Sampling
-from ffaa_core.errors import ExaminerError
+from ffaa_core.errors import EngineError, ExaminerError
 from ffaa_core.examiner import Examiner
 from ffaa_core.faces import Face
 from ffaa_core.pipeline import Crop, Logits, PendingFace, PendingImage, complete, to_judge, without_answers
@@ -141,16 +142,16 @@ class Gateway:
         return stream(self.engine.converse, turns, crop, crop_sha256, sampling, owner)
 
     async def warm_up(self) -> None:
-        """Score a picture through every hop, again until it succeeds; the gateway is ready then."""
+        """Score a picture through every hop, again until no model fails; the gateway is ready then."""
         while not self._is_warm:
             record = RequestRecord(id="warm-up", method="", path="")
             try:
                 await self._examine(b"no image, but the examiner has to start its process for it")
                 verdict = await self._conclude(_picture(), NOBODY, record)
-                if (
-                    verdict.status is Status.ANSWER_FAILED
-                ):  # as is right for noise; MIDS must be warm all the same
-                    await call(self.judge.logits, [_noise()], [["one", "two", "three"]])
+                logits: list[Logits | None] = []
+                if verdict.status is Status.ANSWER_FAILED:  # right for noise; MIDS must be warm all the same
+                    logits = await call(self.judge.logits, [_noise()], [["one", "two", "three"]])
+                _require_models(verdict, logits)
                 # Where the head of the cluster is away, the first call to a deployment stops the gateway.
                 await call(self.memory.known, NOBODY, "")
             except Exception as error:
@@ -228,6 +229,16 @@ class Gateway:
 
 def _noise() -> Crop:
     return np.random.default_rng(0).integers(0, 256, (CROP_SIZE, CROP_SIZE, 3), np.uint8)
+
+
+def _require_models(verdict: ImageVerdict, logits: Sequence[Logits | None]) -> None:
+    """Raise EngineError where the engine or MIDS failed over a face; malformed answers are no failure."""
+    reasons = [judged.answer.finish_reason for face in verdict.faces for judged in face.answers]
+    refused = next((reason for reason in reasons if reason.startswith(FAILED)), None)
+    if refused:
+        raise EngineError(f"the engine answers nothing: {refused}")
+    if verdict.status is Status.JUDGE_FAILED or any(each is None for each in logits):
+        raise EngineError("MIDS fails on every face")
 
 
 def _picture() -> PendingImage:

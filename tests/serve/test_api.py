@@ -3,16 +3,29 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from ray.exceptions import RayActorError
 
+from ffaa_core.engine.base import Generation
+from ffaa_core.errors import EngineError
+from serve import gateway
 from serve.envelope import SECURITY_HEADERS
 from serve.replies import Detail, ScoreReply
 from tests.serve.asking import JSON, problem, score, until
-from tests.serve.stand_ins import FINGERPRINT, KEY, OTHER_KEY, Gone, Handle, Service, Silent
+from tests.serve.stand_ins import (
+    FINGERPRINT,
+    KEY,
+    OTHER_KEY,
+    Gone,
+    Handle,
+    ScriptedEngine,
+    Service,
+    Silent,
+)
 
 
 async def test_a_multipart_file_is_scored(service: Service, picture: bytes) -> None:
@@ -148,6 +161,54 @@ async def test_the_service_is_ready_after_a_score_through_every_hop(
     assert len(asked) == 1
     reply = await service.client.get("/readyz")
     assert reply.json() == {"status": "ready", "fingerprint": FINGERPRINT}
+
+
+class Refusing(ScriptedEngine):
+    """An engine that lives and answers nothing."""
+
+    async def generate(self, *_: Any, **__: Any) -> Generation:
+        self.begun += 1
+        raise EngineError("there is no room for an image")
+
+
+class Babbling(ScriptedEngine):
+    """An engine whose answers are malformed, as those to noise are."""
+
+    async def generate(self, *arguments: Any, **options: Any) -> Generation:
+        return replace(await super().generate(*arguments, **options), text="What do I see?")
+
+
+async def test_an_engine_that_refuses_is_not_ready(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway, "WARM_UP_PAUSE_S", 0.01)
+    sound, service.hops.engine = service.hops.engine, Refusing()
+    warming_up = asyncio.ensure_future(service.gateway.warm_up())
+    await until(lambda: service.hops.engine.begun > 3)
+    assert (await service.client.get("/readyz")).status_code == 503
+    service.hops.engine = sound
+    await warming_up
+    assert (await service.client.get("/readyz")).status_code == 200
+
+
+@pytest.mark.parametrize("engine", [ScriptedEngine(), Babbling()])
+async def test_a_mids_that_fails_on_each_face_is_not_ready(
+    service: Service, monkeypatch: pytest.MonkeyPatch, engine: ScriptedEngine
+) -> None:
+    monkeypatch.setattr(gateway, "WARM_UP_PAUSE_S", 0.01)
+    service.hops.engine = engine
+    judged, sound = 0, service.hops.logits
+
+    async def fails(crops: Sequence[Any], masked_answers: Any) -> list[Any]:
+        nonlocal judged
+        judged += 1
+        return [None] * len(crops)
+
+    service.hops.logits = fails  # type: ignore[method-assign]
+    warming_up = asyncio.ensure_future(service.gateway.warm_up())
+    await until(lambda: judged > 1)
+    assert (await service.client.get("/readyz")).status_code == 503
+    service.hops.logits = sound  # type: ignore[method-assign]
+    await warming_up
+    assert (await service.client.get("/readyz")).status_code == 200
 
 
 async def test_a_service_that_ends_admits_nothing_and_finishes_what_it_has(
