@@ -1,7 +1,8 @@
 """Faces per second of `ffaa serve` and of `ffaa score`, with one bundle on the same cores, in turns.
 
-A batch counts from its first commit to its last; the service from the first verdict to the last, with clients
-enough to keep it busy. Neither counts its start. What is compared is the median over the rounds.
+A batch counts from its first commit to its last; the service from its first verdicts to the last, with as
+many clients as the batch has faces with its engine. Neither counts its start. What is compared is the median
+over the rounds.
 
   python -m benchmarks.throughput --rounds 3 --json throughput.json
 """
@@ -23,12 +24,15 @@ import httpx
 from benchmarks.photographs import photographs
 from ffaa_core.bundle import Bundle
 from ffaa_core.bundle.demo import write_demo_bundle
+from ray_jobs.score.answer import SHARDS_IN_FLIGHT
 from tests.fixtures.command import FAST, Ffaa
 from tests.fixtures.service import RunningService, running_service
 
 SHARD_SIZE = 16
-CLIENTS = 24
+CLIENTS = SHARDS_IN_FLIGHT * SHARD_SIZE
 """They ask again as soon as they are answered."""
+RAY_METRICS_S = 10
+"""How often Ray's processes tell their metrics unless asked for otherwise, as in the batch."""
 
 
 def batch(bundle: Bundle, images: Path, output: Path) -> float:
@@ -47,7 +51,8 @@ async def saturated(service: RunningService, images: Sequence[bytes]) -> float:
     left, ended = iter(images), list[float]()
     with service.client() as template:
         headers = template.headers
-    async with httpx.AsyncClient(base_url=service.url, headers=headers, timeout=300) as client:
+    limits = httpx.Limits(max_connections=CLIENTS, max_keepalive_connections=CLIENTS)
+    async with httpx.AsyncClient(base_url=service.url, headers=headers, timeout=300, limits=limits) as client:
 
         async def ask() -> None:
             for image in left:
@@ -62,7 +67,7 @@ async def saturated(service: RunningService, images: Sequence[bytes]) -> float:
 
 def serve(bundle: Bundle, images: Sequence[bytes]) -> float:
     """The same, from the service's start to its end."""
-    with running_service(bundle) as service:
+    with running_service(bundle, metrics_every_s=RAY_METRICS_S) as service:
         return asyncio.run(saturated(service, images))
 
 

@@ -43,14 +43,18 @@ def assemble(release: Release, engine: type[Engine] = Engine, judge: type[Judge]
     alone = width > 1
     engine_gpus = (width if alone else 1 - JUDGE_GPU_SHARE) if gpus else 0
     judge_gpus = JUDGE_GPU_SHARE if gpus and not alone else 0
-    patience = {"health_check_period_s": OFTEN_S, "graceful_shutdown_timeout_s": service.deadline_seconds}
+    common: dict[str, Any] = {
+        "health_check_period_s": OFTEN_S,
+        "graceful_shutdown_timeout_s": service.deadline_seconds,
+        "logging_config": {"encoding": "JSON", "enable_access_log": False},
+    }
     engines = _deployment(
         engine,
         name="Engine",
         max_ongoing_requests=release.config.engine.max_concurrent_faces,
         max_queued_requests=service.max_waiting,
         ray_actor_options={"num_cpus": 0.5, "num_gpus": engine_gpus},
-        **patience,
+        **common,
     )
     judges = _deployment(
         judge,
@@ -58,7 +62,7 @@ def assemble(release: Release, engine: type[Engine] = Engine, judge: type[Judge]
         max_ongoing_requests=service.max_requests,
         max_queued_requests=service.max_waiting,
         ray_actor_options={"num_cpus": 0.25, "num_gpus": judge_gpus},
-        **patience,
+        **common,
     )
     memory = _deployment(
         Memory,
@@ -66,7 +70,7 @@ def assemble(release: Release, engine: type[Engine] = Engine, judge: type[Judge]
         max_ongoing_requests=MEMORY_CALLS,
         max_queued_requests=service.max_requests,
         ray_actor_options={"num_cpus": 0},
-        **patience,
+        **common,
     )
     gateways = _deployment(
         ray_serve.ingress()(Gateway),
@@ -75,9 +79,8 @@ def assemble(release: Release, engine: type[Engine] = Engine, judge: type[Judge]
         max_ongoing_requests=4 * service.max_requests + 64,
         max_queued_requests=4 * service.max_requests + 64,
         backpressure_config={"retry_after_s": service.retry_after_seconds},
-        logging_config={"encoding": "JSON", "enable_access_log": False},
         ray_actor_options={"num_cpus": 0.5},
-        **patience,
+        **common,
     )
     application: Application = gateways.bind(
         release, engines.bind(release), judges.bind(release), memory.bind(service)
