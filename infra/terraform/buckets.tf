@@ -11,6 +11,11 @@ locals {
   images_bucket = coalesce(var.images.bucket, "${var.name}-images-${local.account}")
   images_arn    = "arn:${data.aws_partition.this.partition}:s3:::${local.images_bucket}"
 
+  kms_key_arns = merge(
+    { for key in aws_kms_key.faces : "faces" => key.arn },
+    var.images.kms_key_arn == null ? {} : { images = var.images.kms_key_arn },
+  )
+
   # Days after which the newest version of an object goes, too.
   kept_days = { for kind, days in { inventory = var.inventory_days, faces = var.face_pictures_days } : kind => days if days != null }
 }
@@ -71,10 +76,10 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "this" {
 
   bucket = each.value.id
   rule {
-    bucket_key_enabled = each.key == "faces"
+    bucket_key_enabled = contains(keys(local.kms_key_arns), each.key)
     apply_server_side_encryption_by_default {
-      sse_algorithm     = each.key == "faces" ? "aws:kms" : "AES256"
-      kms_master_key_id = each.key == "faces" ? aws_kms_key.faces[0].arn : null
+      sse_algorithm     = contains(keys(local.kms_key_arns), each.key) ? "aws:kms" : "AES256"
+      kms_master_key_id = lookup(local.kms_key_arns, each.key, null)
     }
   }
 }

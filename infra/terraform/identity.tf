@@ -59,6 +59,20 @@ data "aws_iam_policy_document" "nightly" {
     resources = [local.images_objects, local.inventory_objects, local.bundle_objects]
   }
 
+  dynamic "statement" {
+    for_each = var.images.kms_key_arn[*]
+    content {
+      sid       = "DecryptImages"
+      actions   = ["kms:Decrypt"]
+      resources = [statement.value]
+      condition {
+        test     = "StringLike"
+        variable = "kms:ViaService"
+        values   = ["s3.*.${data.aws_partition.this.dns_suffix}"]
+      }
+    }
+  }
+
   # Whoever may not list is told 403, not 404, of an object that is gone.
   statement {
     sid       = "ListInput"
@@ -107,6 +121,20 @@ data "aws_iam_policy_document" "service" {
     sid       = "Read"
     actions   = ["s3:GetObject"]
     resources = [local.images_objects, local.bundle_objects]
+  }
+
+  dynamic "statement" {
+    for_each = var.images.kms_key_arn[*]
+    content {
+      sid       = "DecryptImages"
+      actions   = ["kms:Decrypt"]
+      resources = [statement.value]
+      condition {
+        test     = "StringLike"
+        variable = "kms:ViaService"
+        values   = ["s3.*.${data.aws_partition.this.dns_suffix}"]
+      }
+    }
   }
 
   # As above: a client's address of nothing is a 404.

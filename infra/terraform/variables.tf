@@ -10,16 +10,22 @@ variable "name" {
 }
 
 variable "images" {
-  description = "Where the images lie: a bucket that exists already, or null for a new one, and the prefix of what may be read."
+  description = "Where the images lie: a bucket that exists already, or null for a new one, the prefix of what may be read, and the KMS key that encrypts them, null where S3's own keys do."
   type = object({
-    bucket = optional(string)
-    prefix = optional(string, "uploads/")
+    bucket      = optional(string)
+    prefix      = optional(string, "uploads/")
+    kms_key_arn = optional(string)
   })
   default = {}
 
   validation {
     condition     = can(regex("^([^/*?$]+/)+$", var.images.prefix))
     error_message = "A prefix is a folder such as uploads/2026/, without wildcards."
+  }
+
+  validation {
+    condition     = can(regex("^arn:[^:*?]+:kms:[^:*?]+:[0-9]+:key/[^*?]+$", coalesce(var.images.kms_key_arn, "arn:aws:kms:-:0:key/-")))
+    error_message = "A KMS key is named by its ARN, arn:aws:kms:REGION:ACCOUNT:key/ID: a policy takes no alias."
   }
 }
 

@@ -1,20 +1,25 @@
-"""Just enough of IAM to tell which statement of a role's policy allows a request to S3."""
+"""Just enough of IAM to tell which statement of a policy allows a request to S3, or its use of a key."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 Policy = dict[str, Any]
 
+OF_KMS = {"GET": "kms:Decrypt", "PUT": "kms:GenerateDataKey"}
+
 
 @dataclass(frozen=True)
 class Request:
-    """An action on a bucket or object; `prefix` is that of a listing."""
+    """An action on a bucket, object or key; `prefix` is that of a listing, `via` the service with the key."""
 
     action: str
     resource: str
     prefix: str | None = None
+    via: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,10 +57,16 @@ def allowing(policy: Policy, request: Request) -> set[Grant]:
     }
 
 
-def requests(method: str, target: str, status: int) -> list[Request]:
+def requests(
+    method: str, target: str, status: int, keys: Mapping[str, str] = MappingProxyType({})
+) -> list[Request]:
     """What a request to S3, with the bucket in its path, needs to be answered like this.
 
-    A missing object is told as such to those only who may list it; `s3:prefix` is then its key.
+    A missing object is told as such to those only who may list it; `s3:prefix` is then its key. S3 takes a
+    customer's key with the rights of whoever asks for the object.
+
+    Args:
+        keys: ARNs of the KMS keys that encrypt buckets, by bucket.
 
     Raises:
         ValueError: it is of a kind that the store is not known to make.
@@ -77,6 +88,8 @@ def requests(method: str, target: str, status: int) -> list[Request]:
     needed = [Request(action[method], f"{arn}/{key}")]
     if status == 404:
         needed.append(Request("s3:ListBucket", arn, key))
+    elif bucket in keys and method in OF_KMS:
+        needed.append(Request(OF_KMS[method], keys[bucket], via="s3.us-east-1.amazonaws.com"))
     return needed
 
 
@@ -91,10 +104,14 @@ def _holds(statement: Policy, request: Request) -> bool:
         raise ValueError(f"not understood: {statement}")
     if not condition:
         return True
-    if condition.keys() != {"StringLike"} or condition["StringLike"].keys() != {"s3:prefix"}:
+    context = {"s3:prefix": request.prefix, "kms:ViaService": request.via}
+    if condition.keys() != {"StringLike"} or not condition["StringLike"].keys() <= context.keys():
         raise ValueError(f"not understood: {condition}")
-    patterns = _as_list(condition["StringLike"]["s3:prefix"])
-    return request.prefix is not None and any(_matches(pattern, request.prefix) for pattern in patterns)
+    return all(
+        (value := context[name]) is not None
+        and any(_matches(pattern, value) for pattern in _as_list(patterns))
+        for name, patterns in condition["StringLike"].items()
+    )
 
 
 def _matches(pattern: str, text: str) -> bool:

@@ -5,6 +5,7 @@ import pytest
 from tests.infra.iam import Grant, Request, allowing, grants, requests
 
 OBJECTS = "arn:aws:s3:::verdicts/nightly/*"
+KEY = "arn:aws:kms:us-east-1:123456789012:key/ours"
 POLICY = {
     "Statement": [
         {"Sid": "Keep", "Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": OBJECTS},
@@ -14,6 +15,13 @@ POLICY = {
             "Action": "s3:ListBucket",
             "Resource": "arn:aws:s3:::verdicts",
             "Condition": {"StringLike": {"s3:prefix": "nightly/*"}},
+        },
+        {
+            "Sid": "Decrypt",
+            "Effect": "Allow",
+            "Action": "kms:Decrypt",
+            "Resource": KEY,
+            "Condition": {"StringLike": {"kms:ViaService": "s3.*.amazonaws.com"}},
         },
     ]
 }
@@ -40,11 +48,33 @@ def test_a_request_is_allowed_by_the_statement_that_names_it(
     assert found == by
 
 
+@pytest.mark.parametrize(
+    ("method", "status", "key", "by"),
+    [
+        ("GET", 200, KEY, [{"Keep"}, {"Decrypt"}]),
+        ("GET", 404, KEY, [{"Keep"}, {"List"}]),
+        ("GET", 200, f"{KEY}-not", [{"Keep"}, set()]),
+        ("PUT", 200, KEY, [{"Keep"}, set()]),
+    ],
+)
+def test_an_object_under_a_customers_key_needs_the_key_too(
+    method: str, status: int, key: str, by: list[set[str]]
+) -> None:
+    needed = requests(method, "/verdicts/nightly/a.jpg", status, {"verdicts": key})
+    assert [{grant.sid for grant in allowing(POLICY, each)} for each in needed] == by
+
+
+def test_a_key_is_for_the_service_that_its_statement_names() -> None:
+    assert not allowing(POLICY, Request("kms:Decrypt", KEY))
+    assert not allowing(POLICY, Request("kms:Decrypt", KEY, via="ebs.us-east-1.amazonaws.com"))
+
+
 def test_each_action_on_each_resource_is_a_grant_of_its_own() -> None:
     assert grants(POLICY) == {
         Grant("Keep", "s3:GetObject", OBJECTS),
         Grant("Keep", "s3:PutObject", OBJECTS),
         Grant("List", "s3:ListBucket", "arn:aws:s3:::verdicts"),
+        Grant("Decrypt", "kms:Decrypt", KEY),
     }
 
 

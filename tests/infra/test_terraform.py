@@ -25,19 +25,21 @@ from tests.infra.iam import Grant, allowing, grants, requests
 from tests.infra.terraform import MODULE, Terraform, initialised, require_terraform
 
 OVERLAY = MODULE.parents[1] / "k8s" / "overlays" / "aws-gpu"
-ROOT_MODULE = """
-provider "aws" {
+KEY = "arn:aws:kms:us-east-1:123456789012:key/of-the-images"
+ROOT_MODULE = f"""
+provider "aws" {{
   region            = "us-east-1"
   s3_use_path_style = true
-}
+}}
 
-module "ffaa" {
+module "ffaa" {{
   source             = "./module"
   face_pictures_days = 30
-  cluster            = { oidc_provider_arn = "arn:aws:iam::123456789012:oidc-provider/oidc.example/id/1" }
-}
+  images             = {{ kms_key_arn = "{KEY}" }}
+  cluster            = {{ oidc_provider_arn = "arn:aws:iam::123456789012:oidc-provider/oidc.example/id/1" }}
+}}
 
-output "of" { value = module.ffaa }
+output "of" {{ value = module.ffaa }}
 """
 
 
@@ -107,8 +109,10 @@ def test_every_bucket_is_versioned_encrypted_private_and_tls_only(
         assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
         assert all(s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"].values())
         [encryption] = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
-        algorithm = encryption["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"]
-        assert algorithm == ("aws:kms" if "faces" in bucket else "AES256")
+        default = encryption["ApplyServerSideEncryptionByDefault"]
+        is_under_a_key = bucket.split("-")[1] in ("faces", "images")
+        assert default["SSEAlgorithm"] == ("aws:kms" if is_under_a_key else "AES256")
+        assert (default.get("KMSMasterKeyID") == KEY) == ("images" in bucket)
         tls_only = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"][0]
         assert tls_only["Effect"] == "Deny"
         assert tls_only["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
@@ -168,7 +172,7 @@ def used(role: str, calls: Calls) -> set[Grant]:
     policy = policy_of(role)
     found = set[Grant]()
     for call in answered:
-        for needed in requests(*call):
+        for needed in requests(*call, {"ffaa-images-123456789012": KEY}):
             by = allowing(policy, needed)
             assert by, f"{role} may not {needed}, which {call} needs"
             found |= by
