@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from ffaa_core.engine.environment import VERBOSE
@@ -43,6 +43,17 @@ class Shares:
     def least_cpus(self) -> float:
         """Cores without which some stage would wait for ever."""
         return self.answer_actors * self.answer_cpus + self.judge_actors * self.judge_cpus + self.fetch_cpus
+
+    def at_most(self, shards: int) -> Self:
+        """The same, with no more actors of either kind than there are shards to do, at least one.
+
+        Others would have nothing to do, but a cluster would start GPU nodes for them.
+        """
+        return replace(
+            self,
+            answer_actors=min(self.answer_actors, max(1, shards)),
+            judge_actors=min(self.judge_actors, max(1, shards)),
+        )
 
 
 def divide(cpus: float, gpus: float, config: ScoreConfig) -> Shares:

@@ -58,11 +58,12 @@ def drive(
     with (
         libraries_diverted(verbose=verbose) as stderr,
         reaped(),
-        cluster(job.config, verbose=verbose) as shares,
+        cluster(job.config, verbose=verbose) as room,
         stop_requests(patient=True) as request,
     ):
         import ray
 
+        shares = room.at_most(len(shards))
         progress = start_progress()
         actors = {"engine": shares.answer_actors, "MIDS": shares.judge_actors}
         metrics = RunMetrics(n_committed, len(shards), actors)

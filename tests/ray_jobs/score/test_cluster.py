@@ -28,6 +28,18 @@ def test_there_is_one_engine_per_group_of_gpus_unless_told(
     assert divide(64, gpus, config(width, actors)).answer_actors == expected
 
 
+@pytest.mark.parametrize(("shards", "engines", "judges"), [(0, 1, 1), (1, 1, 1), (2, 2, 2), (99, 16, 3)])
+def test_no_more_actors_are_asked_for_than_there_are_shards_to_do(
+    shards: int, engines: int, judges: int
+) -> None:
+    settings = ScoreConfig(run=RunSettings(gpus=16, judge_actors=3))
+    room = divide(*foreseen({"CPU": 2}, settings, joined=True), settings)
+    assert (room.answer_actors, room.judge_actors) == (16, 3)
+    needed = room.at_most(shards)
+    assert (needed.answer_actors, needed.judge_actors) == (engines, judges)
+    assert needed.answer_gpus == room.answer_gpus
+
+
 def test_two_cores_hold_an_engine_mids_and_a_task_that_crops() -> None:
     shares = divide(2, 0, config())
     assert shares.least_cpus <= 2

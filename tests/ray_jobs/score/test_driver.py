@@ -23,6 +23,7 @@ from ray_jobs.score.config import RunSettings, ScoreConfig
 from ray_jobs.score.driver import drive
 from ray_jobs.score.inputs import list_images
 from ray_jobs.score.job import Job
+from tests.ffaa_core.table.shards import rows_of
 from tests.ray_jobs.score.scripted import (
     ScriptedAnswerStage,
     ScriptedEngine,
@@ -105,6 +106,34 @@ def test_shards_go_whole_through_actors_that_hold_gpus(
         judge_stage=GpuJudgeStage,
     )
     assert [commit.counts.statuses for commit in run.commits()] == [{"scored": n} for n in (2, 2, 1)]
+
+
+def test_no_more_engines_start_than_there_are_shards_to_do(
+    tmp_path: Path,
+    demo_bundle: Bundle,
+    make_images: Callable[[Path, int], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    no_ray_left_over: None,
+) -> None:
+    class CountedAnswerStage(ScriptedAnswerStage):
+        async def start_engine(self, job: Job) -> AnswerEngine:
+            Path(job.output, f"engine-{os.getpid()}").touch()
+            return await super().start_engine(job)
+
+    room = functools.partial(ray.init, num_cpus=16, num_gpus=16)  # Ray takes its word for it
+    monkeypatch.setattr(ray, "init", room)
+    job, run = planned(make_images(tmp_path / "images", 6), tmp_path / "out", demo_bundle, shard_size=2)
+    run.commit(1, rows_of(run, 1), writer="w", engine={})
+    drive(
+        job,
+        run,
+        run.open_shards(),
+        verbose=False,
+        answer_stage=CountedAnswerStage,
+        judge_stage=ScriptedJudgeStage,
+    )
+    assert run.open_shards() == []
+    assert len(list((tmp_path / "out").glob("engine-*"))) == 2
 
 
 def die_in_engine() -> None:
