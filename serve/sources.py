@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote
 
 from ffaa_core.errors import ConfigurationError, NotFoundError, StorageError
-from ffaa_core.storage.patience import PATIENCE
+from ffaa_core.printable import printable
+from ffaa_core.storage.patience import PATIENCE, tell_waits_to
 from serve.limits import image_too_large
 from serve.problems import ProblemError
 
@@ -22,6 +23,8 @@ LONGEST = 2048
 """Characters of an address; S3's keys have at most 1024 bytes."""
 READERS = 8
 """Images read at once by one gateway."""
+LONGEST_KIND = 100
+"""Characters that are logged of why storage failed."""
 PATIENCE_S = 20
 """Seconds for which failing storage is tried again, unless the environment says otherwise; then the client is
 told to try again. The batch is more patient."""
@@ -49,6 +52,7 @@ class Sources:
 
     def __init__(self, prefixes: Sequence[str], max_bytes: int) -> None:
         os.environ.setdefault(PATIENCE, str(PATIENCE_S))
+        tell_waits_to(lambda _: log.warning("storage does not answer; it is waited for"))
         self._prefixes, self._max_bytes = tuple(prefixes), max_bytes
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="source")
 
@@ -89,13 +93,21 @@ class Sources:
                 404, "not-found", "Nothing is at this address", "there is no such object"
             ) from None
         except (StorageError, ConfigurationError) as error:
-            log.warning("an image cannot be read: %s", error)  # clients are not told of endpoints and buckets
+            log.warning("an image cannot be read: %s", _kind(error))
             raise ProblemError(
                 503, "storage-failed", "The image cannot be read now", "its storage fails; try again later"
             ) from error
         if content.size > self._max_bytes:
             raise image_too_large(content.size, self._max_bytes)
         return content.data
+
+
+def _kind(error: Exception) -> str:
+    """What kind of error it is, with storage's code for it: its words name the address."""
+    cause = error.__cause__
+    code = getattr(cause, "response", {}).get("Error", {}).get("Code", "")
+    names = [type(each).__name__ for each in (error, cause) if each]
+    return printable(" ".join(dict.fromkeys([*names, str(code)])).strip())[:LONGEST_KIND]
 
 
 def _is_plain(key: str) -> bool:

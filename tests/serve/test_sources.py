@@ -1,11 +1,14 @@
 """Which addresses are read, and how."""
 
+import logging
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from ffaa_core.storage import patience
 from serve.problems import ProblemError
 from serve.sources import Sources, canonical_prefix
 from tests.fixtures.s3 import S3Server, use
@@ -181,3 +184,32 @@ async def test_no_redirect_is_followed(
     assert refused.value.status == 503
     assert "127.0.0.1" not in refused.value.detail
     assert _Secret.asked == 0
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[str]]]:
+    """The lines of the service's log, which hands nothing on to the root's."""
+    log = logging.getLogger("ray.serve")
+    log.addHandler(caplog.handler)
+    yield lambda: [record.getMessage() for record in caplog.records if record.name == log.name]
+    log.removeHandler(caplog.handler)
+
+
+async def test_the_log_tells_the_kind_of_a_failure_and_no_address(
+    moto_server: S3Server, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[str]]
+) -> None:
+    use(moto_server, monkeypatch)
+    with pytest.raises(ProblemError) as refused:
+        await sources("s3://no-such-bucket/uploads").read("s3://no-such-bucket/uploads/private.jpg")
+    assert refused.value.status == 503
+    assert set(logged()) == {"an image cannot be read: ConfigurationError NoSuchBucket"}
+
+
+def test_an_address_that_is_waited_for_is_not_told(
+    monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[str]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(patience, "_silence", patience._Silence())
+    sources(ALLOWED)
+    patience._silence.goes_on(time.monotonic() - 60, f"cannot read {ALLOWED}/private.jpg")
+    assert set(logged()) == {"storage does not answer; it is waited for"}
+    assert "private.jpg" not in "".join(capfd.readouterr())
