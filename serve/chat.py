@@ -95,7 +95,9 @@ def _add_completions(api: FastAPI, gateway: Gateway) -> None:
                 async with asyncio.timeout_at(deadline):
                     with record.stage("receive"):
                         asked = await _read(request, held, gateway)
-                    said = dialogue.read(asked.messages)
+                    said = await asyncio.to_thread(dialogue.read, asked.messages)
+                    if isinstance(said.image, bytes):
+                        held.hold(len(said.image))
                     scored = await _scored(said, gateway, owner, record)
             except TimeoutError:
                 raise (expired if asked else too_slow)(seconds) from None
@@ -132,7 +134,7 @@ async def _read(request: Request, held: Held, gateway: Gateway) -> ChatRequest:
         )
     body = b"".join([chunk async for chunk in chunks(request, held, gateway.release.config.max_body_bytes)])
     try:
-        asked = ChatRequest.model_validate(parse(body))
+        asked = ChatRequest.model_validate(await asyncio.to_thread(parse, body))
     except ValidationError as error:
         raise not_valid(error) from None
     _check_model(asked.model)

@@ -1,12 +1,11 @@
 """What the messages of a chat request come to: an image, and the turns that follow the scorer's own."""
 
-import base64
-import binascii
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ffaa_core.conversation import Turn
+from serve.json_body import decoded
 from serve.openai_errors import RefusedError
 from serve.openai_types import (
     OWN,
@@ -123,8 +122,8 @@ def _image(url: str, place: int) -> bytes | str:
             "invalid_image_url",
         )
     try:
-        return base64.b64decode(url[data.end() :], validate=True)
-    except (binascii.Error, ValueError):
+        return decoded(url[data.end() :])
+    except ValueError:
         raise _refused(place, "the image is no base64", "invalid_base64") from None
 
 

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 from fastapi import Request
+from starlette.datastructures import Headers
 
 from serve.problems import ProblemError, overloaded, unavailable
 
-_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?=$|[,;\s])", re.IGNORECASE)
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(0*[1-9]\d{0,8})\"?(?=$|[,;\s])", re.IGNORECASE)
 
 
 class Admission:
@@ -76,6 +77,11 @@ class Held:
         self._admission._hold(more)
         self.bytes += more
 
+    def release(self, less: int) -> None:
+        """Give so many of them back."""
+        self._admission._hold(-less)
+        self.bytes -= less
+
 
 async def chunks(request: Request, held: Held, max_bytes: int) -> AsyncIterator[bytes]:
     """The body as it comes, ended as soon as it is known to be too long.
@@ -83,9 +89,7 @@ async def chunks(request: Request, held: Held, max_bytes: int) -> AsyncIterator[
     Raises:
         ProblemError: 413, it says or turns out to have more than `max_bytes`; 503, there is no room for it.
     """
-    stated = request.headers.get("content-length", "")
-    if stated.isdecimal() and int(stated) > max_bytes:
-        raise body_too_large(max_bytes)
+    require_length(request.headers, max_bytes)
     read = 0
     async for chunk in request.stream():
         read += len(chunk)
@@ -93,6 +97,17 @@ async def chunks(request: Request, held: Held, max_bytes: int) -> AsyncIterator[
             raise body_too_large(max_bytes)
         held.hold(len(chunk))
         yield chunk
+
+
+def require_length(headers: Headers, max_bytes: int) -> None:
+    """Nothing if a body of these headers may have at most `max_bytes`.
+
+    Raises:
+        ProblemError: 413, it says that it has more.
+    """
+    stated = headers.get("content-length", "")
+    if stated.isdecimal() and int(stated) > max_bytes:
+        raise body_too_large(max_bytes)
 
 
 def body_too_large(max_bytes: int) -> ProblemError:
@@ -113,6 +128,8 @@ def image_too_large(size: int, max_bytes: int) -> ProblemError:
 
 
 def seconds_left(prefer: str | None, limit: float) -> float:
-    """How long a request may take: `limit`, or less if its `Prefer: wait=SECONDS` (RFC 7240) says so."""
+    """How long a request may take: `limit`, or less if its `Prefer: wait=SECONDS` (RFC 7240) says so. Nobody
+    can be answered within 0 seconds, and so that is no preference.
+    """
     asked = _WAIT.search(prefer or "")
     return min(limit, float(asked[1])) if asked else limit

@@ -1,7 +1,6 @@
 """The image of a request, in any of the three ways it may be given."""
 
-import base64
-import binascii
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +10,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from serve.json_body import parse
+from serve.json_body import decoded, decoded_size, parse
 from serve.limits import Held, chunks, image_too_large
 from serve.problems import ProblemError, invalid, malformed
 from serve.replies import SMALL_IMAGE
@@ -111,28 +110,22 @@ class Uploads:
             await file.close()
 
     async def _from_json(self, body: AsyncIterator[bytes], held: Held) -> bytes:
-        content = parse(b"".join([chunk async for chunk in body]))
+        content = await asyncio.to_thread(parse, b"".join([chunk async for chunk in body]))
         try:
             asked = ImageRequest.model_validate(content)
         except ValidationError as error:
             raise invalid("; ".join(_told(each) for each in error.errors(include_input=False))) from None
         if asked.uri is not None:
+            held.hold(self._max_bytes)
             data = await self._sources.read(asked.uri)
-            held.hold(len(data))
+            held.release(self._max_bytes - len(data))
             return data
-        return from_base64(asked.image or "", "image")
-
-
-def from_base64(text: str, name: str) -> bytes:
-    """The bytes of a field called `name`.
-
-    Raises:
-        ProblemError: 422, it is no base64.
-    """
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise invalid(f"{name} is no base64") from None
+        image = asked.image or ""
+        held.hold(decoded_size(image))
+        try:
+            return await asyncio.to_thread(decoded, image)
+        except ValueError:
+            raise invalid("image is no base64") from None
 
 
 def _told(error: Any) -> str:

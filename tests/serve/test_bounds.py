@@ -3,11 +3,14 @@
 import asyncio
 import base64
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
+import pytest
 from ray.serve.exceptions import BackPressureError
 
 from tests.serve.asking import JSON, MakeService, problem, score, until
+from tests.serve.chatting import PATH, data_url
 from tests.serve.stand_ins import Service
 
 
@@ -51,6 +54,62 @@ async def test_beyond_the_bound_requests_are_refused_at_once(
     gate.set()
     assert [(await reply).status_code for reply in waiting] == [200, 200]
     assert (await score(service, picture)).status_code == 200
+
+
+LARGE = 600_000
+"""Bytes of which three fit into 2 MiB; twice in base64 and decoded they do not."""
+
+
+async def test_room_for_the_largest_image_is_held_before_an_address_is_read(
+    make_service: MakeService, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = make_service(decode={"max_bytes": LARGE}, max_body_mib=2, deadline_seconds=20)
+    gate, begun = asyncio.Event(), 0
+
+    async def read(uri: str) -> bytes:
+        nonlocal begun
+        begun += 1
+        await gate.wait()
+        return picture
+
+    monkeypatch.setattr(service.gateway.uploads._sources, "read", read)
+    ask = partial(service.client.post, "/v1/score", json={"uri": "s3://photos/uploads/a.png"})
+    waiting = [asyncio.ensure_future(ask()) for _ in range(3)]
+    await until(lambda: begun == 3)
+    refused = await ask()
+    assert (refused.status_code, problem(refused), begun) == (503, "overloaded", 3)
+    gate.set()
+    assert [(await reply).status_code for reply in waiting] == [200] * 3
+    gate.clear()
+    engine = service.hops.engine.gate = asyncio.Event()
+    before = service.hops.engine.begun
+    waiting = [asyncio.ensure_future(ask()) for _ in range(2)]
+    gate.set()
+    await until(lambda: service.hops.engine.begun == before + 6)
+    more = [asyncio.ensure_future(ask()) for _ in range(2)]  # what was too much is given back
+    await until(lambda: service.hops.engine.begun == before + 12)
+    engine.set()
+    assert [(await reply).status_code for reply in waiting + more] == [200] * 4
+
+
+@pytest.mark.parametrize("path", ["/v1/score", PATH])
+async def test_what_base64_decodes_to_is_held_too(
+    make_service: MakeService, picture: bytes, path: str
+) -> None:
+    service = make_service(decode={"max_bytes": LARGE}, max_body_mib=2, deadline_seconds=20)
+    gate = service.hops.engine.gate = asyncio.Event()
+    url = data_url(picture.ljust(LARGE * 5 // 6, b"\0"))
+    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "Why?"}]
+    asked = {
+        "/v1/score": {"image": url.partition(",")[2]},
+        PATH: {"model": "ffaa", "messages": [{"role": "user", "content": content}]},
+    }
+    waiting = asyncio.ensure_future(service.client.post(path, json=asked[path]))
+    await until(lambda: service.hops.engine.begun == 3)
+    refused = await service.client.post(path, json=asked[path])
+    assert (refused.status_code, "memory" in refused.text) == (503, True)
+    gate.set()
+    assert (await waiting).status_code == 200
 
 
 async def test_at_the_deadline_the_work_is_cancelled(make_service: MakeService, picture: bytes) -> None:

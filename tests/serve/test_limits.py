@@ -29,6 +29,11 @@ def test_what_all_requests_hold_together_is_bounded_and_given_back() -> None:
             other.hold(41)
     with admission.request() as later:
         later.hold(100)
+        later.release(40)
+        with pytest.raises(ProblemError, match="memory"), admission.request() as other:
+            other.hold(41)
+    with admission.request() as last:
+        last.hold(100)
 
 
 async def test_after_the_end_began_none_is_admitted_and_those_under_way_are_waited_for() -> None:
@@ -93,7 +98,8 @@ async def test_a_body_that_does_not_say_how_long_it_is_is_read_up_to_the_limit_o
         ("respond-async, wait=10", 10),
         ("wait = 10; x=1", 10),
         ('WAIT="7"', 7),
-        ("wait=0", 0),
+        ("wait=0", 60),
+        ("wait=00, wait=07", 7),
         ("wait=3600", 60),
         ("wait=-1", 60),
         ("wait=1.5", 60),
