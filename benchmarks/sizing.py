@@ -9,11 +9,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
+from ffaa_core.table.known import CHUNK
 from ffaa_core.table.plan import SHARD_BYTES, SHARD_SIZE, SHARDS_PER_PART
 
 LISTED_PER_PAGE = 1000
 ROW_BYTES, FACE_BYTES = 300, 1700
 """Of a row, and of each of its faces, in Parquet."""
+KNOWN_BYTES = 45
+"""Of an image among the known rows."""
 DRIVER_MIB, DRIVER_MIB_PER_SHARD = 615, 0.013
 """From a million images on."""
 SCRATCH_BYTES = 200
@@ -49,15 +52,15 @@ def scoring(images: int, shards: int) -> Requests:
     Left out are some fifty that a run makes whatever its size, and those by which a process reads plan parts.
     """
     return Requests(
-        get=images + 2 * shards,
+        get=images + 3 * shards,
         put=2 * shards + math.ceil(shards / SHARDS_PER_PART),
         list=5 * math.ceil(shards / LISTED_PER_PAGE),
     )
 
 
-def comparing(settled_shards: int) -> Requests:
-    """To find out what earlier nights have settled: all their data files are opened."""
-    return Requests(get=3 * settled_shards)
+def comparing(nights: int, images: int) -> Requests:
+    """To find out what earlier nights have settled, `images` each: seal, summary and known rows are read."""
+    return Requests(get=nights * (3 + math.ceil(images * KNOWN_BYTES / CHUNK)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +114,8 @@ class Night:
         yield "GET and HEAD", f"{whole.get:,}"
         yield "LIST, with INPUT a prefix", f"{whole.list:,}"
         yield "price of these requests", f"${whole.dollars:,.2f}"
-        yield "GET and HEAD of each later night", f"{comparing(self.shards).get:,}"
+        each_table = comparing(1, self.images // self.tables).get
+        yield "GET and HEAD of each later night", f"{each_table * self.tables:,}"
         yield "the table grows by", f"{self.images * self.row_bytes / 1e9:,.0f} GB"
         yield "images read", f"{self.images * self.image_bytes / 1e12:,.1f} TB"
         yield "memory of each driver", f"{self.driver_mib / 1024:.1f} GiB"

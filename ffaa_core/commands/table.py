@@ -32,9 +32,9 @@ again. For a run that cannot or shall not be finished. Whoever still works on it
 stops with exit code 75. If the command was interrupted, the same one goes on."""
 
 GC = """\
-Delete data files that no row is read from and none ever will be: those of
-writers who lost their shard to another, which restarts leave behind. Shards that
-are not committed yet keep all their files."""
+Delete files that nothing is read from and nothing ever will be: those of
+writers who lost a shard, or the closing of a run, to another, which restarts
+leave behind. Shards that are not committed yet keep all their files."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

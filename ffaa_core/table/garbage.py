@@ -1,4 +1,4 @@
-"""Deleting data files that nobody will ever read: those of writers who lost their shard to another."""
+"""Deleting files that nobody will ever read: those of writers who lost to another."""
 
 from collections.abc import Iterator
 
@@ -12,8 +12,9 @@ from ffaa_core.table.verdict_table import VerdictTable
 def collect_garbage(table: VerdictTable, *, dry_run: bool = False) -> Iterator[ObjectInfo]:
     """Delete each data file whose shard has a commit that names another file or none, and yield it then.
 
-    Safe beside any number of writers and readers. A shard without a commit keeps all its files: a writer may
-    be about to name any of them. Files of other names are left alone.
+    So, too, known rows of a run that its summary does not name. Safe beside any number of writers and
+    readers. A shard without a commit keeps all its files, and a run without a summary its known rows: a
+    writer may be about to name any of them. Files of other names are left alone.
 
     Args:
         dry_run: yield them only.
@@ -22,7 +23,7 @@ def collect_garbage(table: VerdictTable, *, dry_run: bool = False) -> Iterator[O
         CorruptTableError: a run lacks a file that it needs; nothing of that run is deleted.
     """
     for run in table.runs():
-        for lost in _lost_files(table.store, run):
+        for lost in [*_lost_files(table.store, run), *_lost_known(table.store, run)]:
             if not dry_run:
                 table.store.delete(lost.key)
             yield lost
@@ -42,3 +43,12 @@ def _lost_files(store: Store, run: Run) -> list[ObjectInfo]:
         for key, info in files.items()
         if (whose := layout.whose_data(key)) and whose[1] in committed and committed[whose[1]] != key
     ]
+
+
+def _lost_known(store: Store, run: Run) -> list[ObjectInfo]:
+    summary = run.summary()
+    if summary is None:
+        return []
+    named = layout.known(run.ordinal, summary.known_sha256) if summary.known_sha256 else None
+    files = store.list(layout.known_files(run.ordinal))
+    return [info for info in files if layout.is_known(info.key) and info.key != named]

@@ -9,6 +9,7 @@ RUNS = "runs/"
 PROBES = "ffaa-doctor-"
 """Begins the keys of what `ffaa doctor` writes beside a table and deletes again; they are no part of it."""
 DATA_FILE = re.compile(r"runs/(\d+)/verdicts/(\d{6,})-[0-9a-f]{32}\.parquet")
+KNOWN_FILE = re.compile(r"runs/\d+/known/[0-9a-f]{64}\.parquet")
 
 
 def run(run: int) -> str:
@@ -63,6 +64,21 @@ def shard_of(commit_key: str) -> int:
     if not (number.isdecimal() and name == f"{int(number):06d}.json"):
         raise CorruptTableError(f"{commit_key} is no commit marker: whoever put it there should remove it")
     return int(number)
+
+
+def known_files(run: int) -> str:
+    """The folder of a run's known rows."""
+    return f"{RUNS}{run}/known/"
+
+
+def known(run: int, sha256: str) -> str:
+    """What planning needs of all rows of a closed run, if its summary names this sha256."""
+    return f"{known_files(run)}{sha256}.parquet"
+
+
+def is_known(key: str) -> bool:
+    """Whether known rows have such a key."""
+    return KNOWN_FILE.fullmatch(key) is not None
 
 
 def manifest(run: int) -> str:

@@ -22,8 +22,6 @@ SHARDS_PER_PART = 256
 LISTED = pa.schema(
     [("image_uri", pa.string()), ("planned_version", pa.string()), ("size_bytes", pa.int64())],
 )
-KNOWN_COLUMNS = ("image_uri", "planned_version", "image_version", "status", "attempts", "run")
-"""The columns of committed rows that planning reads."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +69,7 @@ def load_listing(place: Scratch, images: Iterable[PlannedImage]) -> None:
 
 
 def load_known(place: Scratch, rows: Iterable[pa.RecordBatch]) -> None:
-    """Take in what is committed under the fingerprint: batches of `KNOWN_COLUMNS`."""
+    """Take in what is committed under the fingerprint: batches in `KNOWN_SCHEMA`."""
     place.run(
         "CREATE OR REPLACE TABLE known (image_uri VARCHAR, planned_version VARCHAR, image_version VARCHAR, "
         "status VARCHAR, attempts INTEGER, run INTEGER)"

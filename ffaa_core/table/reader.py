@@ -1,15 +1,16 @@
 """Reading committed rows: whole shards only, streamed, and `latest` without holding the rows."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ffaa_core.ahead import AHEAD, ahead
-from ffaa_core.errors import CorruptTableError, NotFoundError
+from ffaa_core.ahead import AHEAD
 from ffaa_core.parquet import read_batches
 from ffaa_core.storage import Store
+from ffaa_core.table.data_files import read_commits
+from ffaa_core.table.known import committed_known, fetched_known
 from ffaa_core.table.records import Commit
 from ffaa_core.table.run import Run
 from ffaa_core.table.schema import ROW_SCHEMA
@@ -20,67 +21,16 @@ ROWS_AHEAD = 4096
 """Whole rows that are read before they are wanted; each has some 10 KB."""
 
 
-def read_commit(
-    store: Store, commit: Commit, columns: Sequence[str] | None = None
-) -> Iterator[pa.RecordBatch]:
-    """The rows of one committed shard, none of an abandoned one; little more is read than `columns`.
-
-    A column may be a path into the nested ones, such as `faces.list.element.box`. Columns, and fields of
-    columns read whole, that the file is too old to have are null.
-
-    Raises:
-        CorruptTableError: the data file is missing or damaged.
-    """
-    if commit.file is None:
-        return
-    wanted = ROW_SCHEMA.names if columns is None else columns
-    try:
-        file = store.open(commit.file)
-    except NotFoundError as error:
-        raise CorruptTableError(f"{error}, but shard {commit.shard} of run {commit.run} needs it") from error
-    try:
-        with closing(file):
-            for batch in read_batches(file, columns=columns):
-                yield _completed(batch, wanted)
-    except (pa.ArrowException, OSError) as error:
-        raise CorruptTableError(
-            f"{store.uri_of(commit.file)} is damaged: {error}; `ffaa table verify {store.uri}` lists all "
-            "damage"
-        ) from error
-
-
-def _completed(batch: pa.RecordBatch, wanted: Collection[str]) -> pa.RecordBatch:
-    """The batch with what its file, of an older `SCHEMA_VERSION`, lacks of `ROW_SCHEMA`: as nulls."""
-    for field in ROW_SCHEMA:
-        if field.name not in wanted:
-            continue
-        index = batch.schema.get_field_index(field.name)
-        if index < 0:
-            batch = batch.append_column(field, pa.nulls(len(batch), field.type))
-        elif batch.schema.field(index).type != field.type:
-            batch = batch.set_column(index, field, batch.column(index).cast(field.type))
-    return batch
-
-
-def read_runs(store: Store, runs: Collection[Run], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """`columns` of every committed row of `runs`."""
-    commits = (commit for run in runs for commit in run.commits())
-    for _, batches in _read_commits(store, commits, columns):
-        yield from batches
-
-
-def _read_commits(
-    store: Store, commits: Iterable[Commit], columns: Sequence[str], most: int = AHEAD
-) -> Iterator[tuple[Commit, list[pa.RecordBatch]]]:
-    """Each commit with its rows, as `read_commit`, of `most` commits at once.
-
-    Small files on S3 take longer to open than to read.
-    """
-
-    def read(commit: Commit) -> tuple[Commit, list[pa.RecordBatch]]:
-        return commit, list(read_commit(store, commit, columns))
-
-    return ahead(read, commits, most)
+def read_known(store: Store, runs: Iterable[Run]) -> Iterator[pa.RecordBatch]:
+    """Every committed row of closed runs, in `KNOWN_SCHEMA`; hardly any data file is read for it."""
+    for run in runs:
+        summary = run.summary()
+        sha256 = summary.known_sha256 if summary else None
+        with fetched_known(store, run.ordinal, sha256) if sha256 else nullcontext() as known:
+            if known:
+                yield from read_batches(known)
+            else:  # it is of an older version, or damaged
+                yield from committed_known(store, run.commits())
 
 
 def read_rows(
@@ -103,7 +53,7 @@ def read_rows(
     repeats = latest and len(set(fingerprints.values())) < len(fingerprints)
     with scratch() if repeats else nullcontext() as place:
         superseded = _superseded(place, store, commits, fingerprints) if place else None
-        for commit, batches in _read_commits(store, commits, wanted + hidden, most):
+        for commit, batches in read_commits(store, commits, wanted + hidden, most):
             outdated = superseded(commit) if superseded else pa.array([], pa.int32())
             start = 0
             for batch in batches:
@@ -146,7 +96,7 @@ def _superseded(
 def _keys(store: Store, commits: Sequence[Commit], fingerprints: dict[int, str]) -> Iterator[pa.RecordBatch]:
     """What tells which rows of an image count, and where each of them lies."""
     transient = pa.array(sorted(TRANSIENT), pa.string())
-    for commit, batches in _read_commits(store, commits, ["image_uri", "status"]):
+    for commit, batches in read_commits(store, commits, ["image_uri", "status"]):
         start = 0
         for batch in batches:
             yield pa.record_batch(

@@ -122,6 +122,7 @@ class Commit:
 class Summary:
     """What a closed run came to. `engine` sums the numbers among the commits' engine figures.
 
+    `known_sha256` names its known rows; a run that an older version closed has none.
     The exit code is `ABANDONED` if nobody finished the run.
     """
 
@@ -134,6 +135,7 @@ class Summary:
     counts: Counts
     engine: dict[str, float]
     manifest_sha256: str
+    known_sha256: str | None = None
 
     @property
     def abandoned(self) -> bool:

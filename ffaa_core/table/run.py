@@ -22,6 +22,7 @@ from ffaa_core.parquet import read_table
 from ffaa_core.storage import Store
 from ffaa_core.table import commit as commit_rules
 from ffaa_core.table import layout, manifest
+from ffaa_core.table.known import write_known
 from ffaa_core.table.records import ABANDONED, Commit, Counts, Plan, PlanPart, Summary, decode, encode
 
 
@@ -204,7 +205,7 @@ class Run:
             return None
 
     def close(self, exit_code: int) -> Summary:
-        """Write manifest and summary; whoever comes later gets what the first closer wrote.
+        """Write manifest, known rows and summary; whoever comes later gets what the first closer wrote.
 
         Args:
             exit_code: what the run ends with, unless shards of it were abandoned.
@@ -232,6 +233,7 @@ class Run:
             counts=Counts.total(commit.counts for commit in manifest.decode(data)),
             engine=_sum_numbers(commit.engine for commit in manifest.decode(data)),
             manifest_sha256=hashlib.sha256(data).hexdigest(),
+            known_sha256=write_known(self._store, self.ordinal, manifest.decode(data)),
         )
         self._store.create_missing([(summary_key, encode(mine))])
         return decode(Summary, self._read(summary_key), self._store.uri_of(summary_key))

@@ -93,6 +93,15 @@ EXPORT_COLUMNS = [
 ]
 """The columns to read for it."""
 
+KNOWN_SCHEMA = pa.schema(
+    [
+        ROW_SCHEMA.field(name)
+        for name in ("image_uri", "planned_version", "image_version", "status", "attempts", "run")
+    ],
+    metadata=ROW_SCHEMA.metadata,
+)
+"""What planning needs of a row."""
+
 PLAN_SCHEMA = pa.schema(
     [
         pa.field("shard", pa.int32(), nullable=False),

@@ -20,6 +20,20 @@ THREADS = 4
 BATCH = 1 << 16
 
 
+def gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Many small batches, such as shards, as few tables of hardly more than `BATCH` rows."""
+    waiting: list[pa.RecordBatch] = []
+    n_rows = 0
+    for batch in batches:
+        waiting.append(batch)
+        n_rows += len(batch)
+        if n_rows >= BATCH:
+            yield pa.Table.from_batches(waiting)
+            waiting, n_rows = [], 0
+    if waiting:
+        yield pa.Table.from_batches(waiting)
+
+
 class Scratch:
     """Tables that live as long as the `with` block of `scratch()`."""
 
@@ -37,16 +51,8 @@ class Scratch:
 
     def fill(self, table: str, batches: Iterable[pa.RecordBatch]) -> None:
         """Insert many small batches, such as shards, by few large insertions."""
-        waiting: list[pa.RecordBatch] = []
-        n_rows = 0
-        for batch in batches:
-            waiting.append(batch)
-            n_rows += len(batch)
-            if n_rows >= BATCH:
-                self.insert(table, pa.Table.from_batches(waiting))
-                waiting, n_rows = [], 0
-        if waiting:
-            self.insert(table, pa.Table.from_batches(waiting))
+        for rows in gathered(batches):
+            self.insert(table, rows)
 
     def query(self, sql: str, parameters: dict[str, object]) -> Iterator[pa.RecordBatch]:
         """The rows of a query, in batches; nothing else may be asked before the last one is read."""

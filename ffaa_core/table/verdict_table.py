@@ -17,7 +17,6 @@ from ffaa_core.errors import (
 from ffaa_core.storage import Store, open_store
 from ffaa_core.table import layout
 from ffaa_core.table.plan import (
-    KNOWN_COLUMNS,
     SHARD_BYTES,
     SHARD_SIZE,
     Head,
@@ -28,7 +27,7 @@ from ffaa_core.table.plan import (
     unsettled,
     write_parts,
 )
-from ffaa_core.table.reader import read_rows, read_runs
+from ffaa_core.table.reader import read_known, read_rows
 from ffaa_core.table.records import FORMAT, FORMAT_VERSION, Marker, Plan, decode, encode
 from ffaa_core.table.run import Run
 from ffaa_core.table.scratch import Scratch, scratch
@@ -186,7 +185,7 @@ class VerdictTable:
         """
         ordinal = last.ordinal + 1 if last else 1
         known = [run for run in self.runs()[: ordinal - 1] if run.fingerprint == intent.fingerprint]
-        load_known(place, read_runs(self.store, known, KNOWN_COLUMNS))
+        load_known(place, read_known(self.store, known))
         images = Head(unsettled(place, retry), max_images)
         parts = write_parts(self.store, ordinal, intent.planner, images, limits)
         if not parts:

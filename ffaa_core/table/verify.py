@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ffaa_core.errors import CorruptTableError, NotFoundError, TableError
 from ffaa_core.parquet import read_table
 from ffaa_core.table import layout
 from ffaa_core.table.commit import check_rows, count
+from ffaa_core.table.known import fetched_known
 from ffaa_core.table.records import Commit, Counts, Summary
 from ffaa_core.table.run import Run
 from ffaa_core.table.sealed import begun_ordinals, lost_seal
@@ -42,8 +44,8 @@ def verify(table: VerdictTable) -> Iterator[Finding]:
     """Check every run in turn, yielding each problem as it is found and a line that is none for a clean run.
 
     Held against each other: the plan's parts and the seal; commit markers and data files (size, sha256, rows
-    by status and verdict); rows and planned images, one by one; a closed run's manifest and summary.
-    Files that no marker names are nobody's rows and no problem.
+    by status and verdict); rows and planned images, one by one; a closed run's manifest, summary and known
+    rows. Files that no marker names are nobody's rows and no problem.
     """
     ordinals = begun_ordinals(table.store)
     for ordinal in ordinals:
@@ -101,6 +103,7 @@ def _problems(table: VerdictTable, run: Run) -> Iterator[str]:
         if missing := sorted(set(range(run.n_shards)) - marked):
             yield f"it is closed, but shards {missing} are not committed"
         yield from _close_problems(run, summary, commits)
+        yield from _known_problems(table, run, summary)
 
 
 def _plan_problems(run: Run) -> Iterator[str]:
@@ -184,3 +187,14 @@ def _close_problems(run: Run, summary: Summary, commits: list[Commit]) -> Iterat
         yield "its summary counts otherwise than its manifest"
     if not summary.abandoned and any(commit.file is None for commit in manifest.values()):
         yield f"shards of it were abandoned, but its summary says that it ended with {summary.exit_code}"
+
+
+def _known_problems(table: VerdictTable, run: Run, summary: Summary) -> Iterator[str]:
+    if summary.known_sha256 is None:
+        return
+    name = layout.known(run.ordinal, summary.known_sha256)
+    with fetched_known(table.store, run.ordinal, summary.known_sha256) as file:
+        if file is None:
+            yield f"{name} is missing or damaged: planning takes longer, for it reads the data files instead"
+        elif (n_rows := pq.read_metadata(file).num_rows) != summary.counts.images:
+            yield f"{name} holds {n_rows} images, the summary counts {summary.counts.images}"

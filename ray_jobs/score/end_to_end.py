@@ -12,7 +12,7 @@ from ffaa_core.bundle import Bundle, resolve_bundle
 from ffaa_core.errors import ConfigurationError
 from ffaa_core.settings import fingerprint
 from ffaa_core.table import PlannedImage, Run, Summary, VerdictTable
-from ffaa_core.table.reader import read_commit
+from ffaa_core.table.data_files import read_commit
 from ffaa_core.verdict import Status
 from ray_jobs.score.config import ScoreConfig
 from ray_jobs.score.display import count_lines, duration

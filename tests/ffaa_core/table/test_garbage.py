@@ -56,6 +56,18 @@ def test_every_file_of_an_abandoned_shard_is_garbage(table):
     assert files(table) == {}
 
 
+def test_known_rows_that_the_summary_does_not_name_are_deleted_once_there_is_one(any_table):
+    run = any_table.plan(images(2), **WAY)
+    score_all(run)
+    lost = f"runs/1/known/{'0' * 64}.parquet"
+    any_table.store.write(lost, b"by a closer of another version, which was late")
+    assert list(collect_garbage(any_table)) == []
+    named = run.close(0).known_sha256
+    assert [info.key for info in collect_garbage(any_table)] == [lost]
+    assert [info.key for info in any_table.store.list("runs/1/known/")] == [f"runs/1/known/{named}.parquet"]
+    assert problems_of(any_table) == []
+
+
 class NoMarkers(LocalStore):
     """Whoever commits dies before the marker."""
 
@@ -81,12 +93,16 @@ STRANGERS = [
     f"runs/1/verdicts/old/000000-{'0' * 32}.parquet",
     f"runs/1/verdicts/{TEMPORARY}{'0' * 32}",
     f"runs/1/plan/{'0' * 32}/000000.parquet",
+    "runs/1/known/notes.txt",
+    f"runs/1/known/{'0' * 64}.parquet.bak",
+    f"runs/1/known/{'0' * 32}.parquet",
 ]
 
 
 def test_files_that_no_writer_leaves_as_a_loser_are_left_alone(table):
     run = table.plan(images(2), **WAY)
     score_all(run)
+    run.close(0)
     for key in STRANGERS:
         table.store.write(key, b"?")
     assert list(collect_garbage(table)) == []

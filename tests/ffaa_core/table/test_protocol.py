@@ -6,6 +6,7 @@ import random
 import sys
 import textwrap
 from collections import Counter, defaultdict
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -17,6 +18,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from pyarrow.parquet import ParquetWriter
 
 from ffaa_core.errors import (
     AlreadyExistsError,
@@ -26,7 +28,7 @@ from ffaa_core.errors import (
     TableError,
 )
 from ffaa_core.storage import Store
-from ffaa_core.table import PlannedImage, Run, VerdictTable, garbage, plan
+from ffaa_core.table import PlannedImage, Run, VerdictTable, data_files, garbage, known, layout, plan
 from ffaa_core.table.garbage import collect_garbage
 from ffaa_core.table.verify import verify
 from ffaa_core.verdict import MAX_ATTEMPTS, TRANSIENT
@@ -132,6 +134,9 @@ class World:
                 assert commit.file or each.summary().abandoned, "an abandoned run passes for finished"
         files = {key for key in self.store.objects if "/verdicts/" in key}
         assert files == {file for file in self.seen.values() if file}, "garbage is left"
+        known_rows = {key for key in self.store.objects if "/known/" in key}
+        named = {layout.known(each.ordinal, each.summary().known_sha256) for each in table.runs()}
+        assert known_rows == named, "known rows are lost, or garbage is left"
         assert not self.wins or max(self.wins.values()) <= 1, "two writers were told that they had won"
 
         history = defaultdict(list)
@@ -272,6 +277,28 @@ def _small_plan_parts(monkeypatch):
     monkeypatch.setattr(plan, "SHARDS_PER_PART", 2)
 
 
+@pytest.fixture(autouse=True)
+def _one_call_at_a_time(monkeypatch):
+    """Calls made ahead, by threads, would not wait for their actor's turn."""
+    monkeypatch.setattr(data_files, "ahead", lambda call, items, most: map(call, items))
+
+
+class EachItsOwn(ParquetWriter):
+    """Writes no file twice, as if every closer were another version."""
+
+    versions = itertools.count()
+
+    def close(self):
+        if self.is_open:
+            self.add_key_value_metadata({"version": str(next(self.versions))})
+        super().close()
+
+
+@pytest.fixture(autouse=True)
+def _closers_of_many_versions(monkeypatch):
+    monkeypatch.setattr(known, "pq", SimpleNamespace(ParquetWriter=EachItsOwn))
+
+
 def die_at_every_call(deed="score"):
     """Whoever does it dies after the k-th storage call, for every k, and others go on."""
     meddle_at_every_call(deed, lambda world, actor: actor.step(Fate.DIE_AFTER))
@@ -343,6 +370,10 @@ def test_a_writer_whose_answer_got_lost_knows_that_it_won():
     assert [outcome.won for outcome in outcomes] == [True]
 
 
+LATER = """type('Later', (), {
+    'read': self._store.read, 'write': lambda self, key, path: setattr(self, 'put', (key, path.read_bytes()))
+})()"""
+
 SEEDED_BUGS = {
     "the store overwrites": (MemoryStore.create, {"if key in self.objects:": "if False:"}, play_at_random),
     "the marker comes before the data": (
@@ -386,6 +417,35 @@ SEEDED_BUGS = {
         Run.close,
         {"ABANDONED if any(c.file is None for c in manifest.decode(data)) else exit_code": "exit_code"},
         lambda: die_at_every_call("abandon"),
+    ),
+    "known rows are named before they are there": (
+        Run.close,
+        {
+            "write_known(self._store,": f"write_known(later := {LATER},",
+            "self._store.create_missing([(summary_key, encode(mine))])": "self._store.create_missing("
+            "[(summary_key, encode(mine))]); self._store.write(*later.put)",
+        },
+        die_at_every_call,
+    ),
+    "known rows are not of all shards": (
+        Run.close,
+        {"self.ordinal, manifest.decode(data))": "self.ordinal, list(manifest.decode(data))[1:])"},
+        die_at_every_call,
+    ),
+    "known rows of an open run are taken for garbage": (
+        garbage._lost_known,
+        {"return []": "return list(store.list(layout.known_files(run.ordinal)))"},
+        lambda: be_overtaken_at_every_call("score", "collect garbage"),
+    ),
+    "the known rows that count are taken for garbage": (
+        garbage._lost_known,
+        {" and info.key != named": ""},
+        lambda: die_at_every_call("collect garbage"),
+    ),
+    "known rows of a closer that lost stay": (
+        garbage._lost_known,
+        {" and info.key != named": " and False"},
+        die_at_every_call,
     ),
     "the rows of an open shard are taken for garbage": (
         garbage._lost_files,

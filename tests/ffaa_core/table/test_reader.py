@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from ffaa_core.errors import CorruptTableError
-from ffaa_core.table import reader
+from ffaa_core.table import data_files, reader
 from ffaa_core.table.schema import FACE, ROW_SCHEMA
 from ffaa_core.table.verify import verify
 from tests.ffaa_core.table.damage import damage
@@ -72,7 +72,8 @@ def test_rows_are_chosen_by_fingerprint(table):
 
 def test_columns_that_older_rows_lack_are_null(table, monkeypatch):
     score_all(table.plan(images(2), **WAY))
-    monkeypatch.setattr(reader, "ROW_SCHEMA", ROW_SCHEMA.append(pa.field("novel", pa.list_(pa.string()))))
+    for module in (data_files, reader):
+        monkeypatch.setattr(module, "ROW_SCHEMA", ROW_SCHEMA.append(pa.field("novel", pa.list_(pa.string()))))
     assert [(row["status"], row["novel"]) for row in rows(table)] == [("scored", None)] * 2
     assert rows(table, columns=["novel", "shard"]) == [{"novel": None, "shard": 0}] * 2
 
@@ -87,7 +88,8 @@ def test_fields_of_faces_that_older_rows_lack_are_null(table, monkeypatch):
     run.commit(0, rows_of(run, 0, lambda row: {"faces": [face]}), writer="w", engine={})
     index = ROW_SCHEMA.get_field_index("faces")
     novel = pa.field("faces", pa.list_(pa.struct([*FACE, pa.field("novel", pa.string())])))
-    monkeypatch.setattr(reader, "ROW_SCHEMA", ROW_SCHEMA.set(index, novel))
+    for module in (data_files, reader):
+        monkeypatch.setattr(module, "ROW_SCHEMA", ROW_SCHEMA.set(index, novel))
     (row,) = rows(table)
     assert (row["faces"][0]["crop_sha256"], row["faces"][0]["novel"]) == ("c", None)
 
@@ -122,3 +124,19 @@ def test_a_damaged_data_file_is_told_by_its_name(table):
     damage(table, "runs/1/verdicts/*", lambda data: data[:-20])
     with pytest.raises(CorruptTableError, match=r"000000-.*is damaged: .*ffaa table verify"):
         rows(table)
+
+
+def test_small_files_are_read_by_one_request_and_large_ones_in_part(table, monkeypatch):
+    score_all(table.plan(images(4), shard_size=2, **WAY))
+    expected = rows(table, columns=["image_uri"])
+    assert len(expected) == 4
+    monkeypatch.setattr(type(table.store), "open", None)
+    assert rows(table, columns=["image_uri"]) == expected
+    monkeypatch.undo()
+    size = next(table.runs()[0].markers()).size_bytes
+    monkeypatch.setattr(data_files, "WHOLE", size - 1)
+    read = type(table.store).read
+    monkeypatch.setattr(
+        type(table.store), "read", lambda store, key: read(store, key) if "/verdicts/" not in key else 1 / 0
+    )
+    assert rows(table, columns=["image_uri"]) == expected
