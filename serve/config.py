@@ -15,15 +15,17 @@ from serve.sources import canonical_prefix
 class ServiceSettings:
     """How requests are admitted, bounded and forgotten.
 
-    A gateway works on at most `max_requests` requests at once, whose bodies take at most `max_body_mib` in
-    all; of these at most `max_waiting` may wait for an engine, and as many for MIDS. What exceeds a bound is
-    refused at once, to be tried again after `retry_after_seconds`. A request is given up after
-    `deadline_seconds`, or sooner if its client asks for that.
+    A gateway works on at most `max_requests` requests at once, whose bodies, and the images in them once they
+    are decoded from base64, take at most `max_body_mib` in all; of these at most `max_waiting` may wait for
+    an engine, and as many for MIDS. What exceeds a bound is refused at once, to be tried again after
+    `retry_after_seconds`. A request is given up after `deadline_seconds`, or sooner if its client asks for
+    that.
     Decoding an image and finding its faces may take `image_seconds` and `image_mib` of memory, as in a run.
     `uri_prefixes` are the S3 prefixes whose images may be scored by address. `keys_file` holds the digests of
     the keys that are let in, beside those in `FFAA_API_KEYS`; `anonymous` lets everybody in.
     An image that was scored is kept for `memory_seconds` for conversations about it, and less long where
     there are more than `memory_images`, or where they take more than `memory_mib`.
+    A new configuration that is not ready after `rollout_seconds` is given up, and the old one served on.
     """
 
     max_requests: Annotated[int, Field(ge=1)] = 64
@@ -39,6 +41,7 @@ class ServiceSettings:
     memory_seconds: Annotated[float, Field(gt=0)] = 900
     memory_images: Annotated[int, Field(ge=1)] = 1000
     memory_mib: Annotated[int, Field(ge=1)] = 256
+    rollout_seconds: Annotated[float, Field(gt=0)] = 1800
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -49,7 +52,7 @@ class ServeConfig(ScorerSettings):
 
     def __post_init__(self) -> None:
         self.require_memory("service.image_mib", self.service.image_mib)
-        if self.service.max_body_mib * 2**20 < self.max_body_bytes:
+        if self.service.max_body_mib * 2**20 < self.max_body_bytes + self.decode.max_bytes:
             raise ConfigurationError(
                 f"service.max_body_mib is {self.service.max_body_mib}, less than one request of "
                 f"decode.max_bytes, {self.decode.max_bytes}, may take: raise the one or lower the other"

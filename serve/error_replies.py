@@ -10,8 +10,8 @@ from starlette.requests import ClientDisconnect
 
 from serve.callers import record_of
 from serve.logs import CLIENT_LEFT
-from serve.openai_errors import error_of, is_openai
-from serve.problems import MEDIA_TYPE, TYPES, ProblemDetails, ProblemError, invalid
+from serve.problem_replies import reply_to
+from serve.problems import ProblemError, invalid
 
 
 def add_problem_handlers(app: FastAPI, retry_after_seconds: int) -> None:
@@ -52,18 +52,4 @@ def reply(request: Request, problem: ProblemError, retry_after_seconds: int) -> 
     """The reply that tells a problem."""
     record = record_of(request)
     record.problem = problem.kind
-    headers = dict(problem.headers)
-    if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers.setdefault("Retry-After", str(retry_after_seconds))
-    if is_openai(request.scope):
-        return JSONResponse(error_of(problem), status_code=problem.status, headers=headers)
-    details = ProblemDetails(
-        type=TYPES + problem.kind,
-        title=problem.title,
-        status=problem.status,
-        detail=problem.detail,
-        request_id=record.id,
-    )
-    return JSONResponse(
-        details.model_dump(), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE
-    )
+    return reply_to(request.scope, problem, record.id, retry_after_seconds)

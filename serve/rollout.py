@@ -21,7 +21,7 @@ def roll_out(applications: Applications, old: Deployment, new: Deployment, signa
 
     Raises:
         ConfigurationError: `new` listens elsewhere, or is not such that it can run beside `old`.
-        JobError: it does not start. Here, too, `old` goes on.
+        JobError: it does not start, or not in time. Here, too, `old` goes on.
     """
     if new.address != old.address or new.schema.http_options != old.schema.http_options:
         raise ConfigurationError(
@@ -31,7 +31,7 @@ def roll_out(applications: Applications, old: Deployment, new: Deployment, signa
     beside, new = new.placed(name, f"/{name}"), new.placed(name, route)
     try:
         applications.deploy(old, beside)
-        is_ready = applications.await_ready(beside, signals)
+        is_ready = applications.await_ready(beside, signals, new.config.service.rollout_seconds)
     except JobError:
         applications.deploy(old)
         raise

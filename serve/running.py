@@ -13,7 +13,7 @@ from ffaa_core.diversion import libraries_diverted
 from ffaa_core.engine.environment import VERBOSE
 from ffaa_core.errors import ConfigurationError, FFAAError, JobError
 from ffaa_core.reaper import reaped
-from serve import proxy
+from serve import proxy, proxy_bounds
 from serve.applications import Applications, url
 from serve.deployment import THIS_MACHINE, Deployment
 from serve.keys import Keys
@@ -56,7 +56,7 @@ def serve(read: Callable[[], Deployment], *, metrics_port: int, verbose: bool) -
         def say(text: str) -> None:
             print(f"ffaa: {text}", file=stderr, flush=True)
 
-        applications = Applications(deployment)
+        applications = Applications(deployment, say)
         applications.deploy(deployment)
         say(f"loading {release.bundle}; fingerprint {release.fingerprint}")
         say(f"metrics at {_metrics_url()}")
@@ -74,7 +74,7 @@ def _prepared(deployment: Deployment) -> tuple[Deployment, Release]:
     """The deployment in a form that processes in other folders understand, and what it serves.
 
     Raises:
-        ConfigurationError: there are no keys, or no such bundle.
+        ConfigurationError: there are no keys, no such bundle, or the proxy that runs bounds too much.
     """
     args = deployment.application["args"]
     release = Release.of(deployment.config)
@@ -82,6 +82,7 @@ def _prepared(deployment: Deployment) -> tuple[Deployment, Release]:
     if deployment.config.service.keys_file:
         args["service"]["keys_file"] = str(Path(deployment.config.service.keys_file).absolute())
     Keys.of(deployment.config.service)
+    proxy_bounds.bind(deployment.config)
     return Deployment(deployment.content), release
 
 

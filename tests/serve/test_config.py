@@ -22,7 +22,7 @@ def test_the_longest_body_holds_the_largest_image_in_base64() -> None:
         ({"service": {"uri_prefixes": ["/data"]}}, "s3://bucket/prefix"),
         ({"service": {"uri_prefixes": ["file:///data"]}}, "s3://bucket/prefix"),
         ({"service": {"image_mib": 1}}, "service.image_mib"),
-        ({"service": {"max_body_mib": 85}, "decode": {"max_bytes": 64 * 2**20}}, "service.max_body_mib"),
+        ({"service": {"max_body_mib": 149}, "decode": {"max_bytes": 64 * 2**20}}, "service.max_body_mib"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(args: dict[str, object], named: str) -> None:

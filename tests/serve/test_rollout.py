@@ -64,7 +64,7 @@ class Ending:
     def deploy(self, *deployments: Deployment) -> None:
         self.deployed.append([each.name for each in deployments])
 
-    def await_ready(self, deployment: Deployment, signals: Signals) -> bool:
+    def await_ready(self, deployment: Deployment, signals: Signals, limit_s: float) -> bool:
         return False
 
 
