@@ -107,7 +107,7 @@ def _reason(status: Any) -> str:
 def _awaited(status: Any) -> str:
     """Which deployments are not there yet and why, in one line."""
     behind = [
-        f"{name} is {each.status}: {each.message or 'Ray Serve does not say why'}"
+        f"{name} is {each.status.value}{each.message and ': '}{each.message}"
         for name, each in (status.deployments.items() if status else ())
         if each.status != "HEALTHY"
     ]

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.serve._private.common import DeploymentStatus
 
 from ffaa_core.errors import JobError
 from serve import applications
@@ -14,7 +15,10 @@ from serve.signals import Signals
 
 def status(**deployments: tuple[str, str]) -> Any:
     """What Ray Serve says of an application: of each deployment its status and why."""
-    told = {name: SimpleNamespace(status=at, message=why) for name, (at, why) in deployments.items()}
+    told = {
+        name: SimpleNamespace(status=DeploymentStatus(at), message=why)
+        for name, (at, why) in deployments.items()
+    }
     return SimpleNamespace(status="DEPLOYING", message="", deployments=told)
 
 
