@@ -1,5 +1,7 @@
 """Another configuration takes the place of the one that is served."""
 
+import json
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 import yaml
 
 from ffaa_core.bundle import Bundle
+from ffaa_core.bundle.demo import write_demo_bundle
 from ffaa_core.errors import ConfigurationError
 from ffaa_core.settings import AnswerSettings, FaceSettings, ScoringSettings, fingerprint
 from serve.deployment import Deployment
@@ -18,16 +21,28 @@ from serve.signals import Signals
 from tests.fixtures.command import FAST
 from tests.fixtures.processes import wait_until
 from tests.fixtures.service import RunningService, running_service
-from tests.serve.load import Load
+from tests.serve.chatting import SAID
+from tests.serve.load import Conversations, Load
+from tests.serve.scripted import match_score
 
 SCRIPTED = "tests.serve.scripted:build"
 LIMIT_S = 300
 
 
+WHOLE: dict[str, Any] = {"faces": {"mode": "whole_image"}}
+
+
 @pytest.fixture(scope="module")
 def service(demo_bundle: Bundle) -> Iterator[RunningService]:
-    with running_service(demo_bundle, import_path=SCRIPTED, faces={"mode": "whole_image"}) as service:
-        yield service
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FFAA_TEST_ANSWER_S", "0.2")  # something is under way at any time
+        with running_service(demo_bundle, import_path=SCRIPTED, **WHOLE) as service:
+            yield service
+
+
+@pytest.fixture(scope="module")
+def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return write_demo_bundle(tmp_path_factory.mktemp("bundle") / "other", seed=1)
 
 
 def configure(service: RunningService, **application: Any) -> None:
@@ -37,6 +52,19 @@ def configure(service: RunningService, **application: Any) -> None:
     content["applications"][0] |= application
     file.write_text(yaml.safe_dump(content))
     service.process.send_signal(signal.SIGHUP)
+
+
+def take_over(service: RunningService, **application: Any) -> None:
+    """The same, and wait until that is served and what was served before is gone."""
+    before, ready = service.replicas("Gateway"), service.said().count("ready at")
+    configure(service, **application)
+    wait_until(lambda: service.said().count("ready at") > ready, LIMIT_S, service.said)
+    wait_until(lambda: not any(each.is_running() for each in before), LIMIT_S)
+
+
+def served(service: RunningService) -> str:
+    """The fingerprint of what is served."""
+    return str(httpx.get(f"{service.url}/readyz").json()["fingerprint"])
 
 
 def fingerprint_of(bundle: Bundle, open_question: int) -> str:
@@ -89,24 +117,90 @@ def test_it_goes_on_listening_where_it_does() -> None:
 def test_a_new_configuration_takes_over_under_load_and_no_request_is_lost(
     service: RunningService, picture: bytes, demo_bundle: Bundle
 ) -> None:
-    args = {"bundle": str(demo_bundle.path), "faces": {"mode": "whole_image"}}
-    before = service.replicas("Gateway")
+    args = {"bundle": str(demo_bundle.path), "answers": {"open_question": 1}} | WHOLE
     with Load(service, picture) as load:
-        load.await_scored(3, LIMIT_S)
-        configure(service, args=args | {"answers": {"open_question": 1}})
-        wait_until(lambda: service.said().count("ready at") == 2, LIMIT_S, service.said)
-        load.await_scored(3, LIMIT_S)
+        load.await_answered(3, LIMIT_S)
+        take_over(service, args=args)
+        load.await_answered(3, LIMIT_S)
     print(load.told())
-    assert load.failures == []
     old, new = (fingerprint_of(demo_bundle, open_question) for open_question in (0, 1))
+    require_one_after_the_other(load, old, new)
+    require_of_one_each(load)
+    assert httpx.get(f"{service.url}/ffaa-2/readyz").status_code == 404
+
+
+@pytest.mark.slow
+def test_a_new_bundle_takes_over_under_load_and_no_reply_is_of_both(
+    service: RunningService, picture: bytes, other_bundle: Bundle
+) -> None:
+    old, new = served(service), fingerprint_of(other_bundle, 0)
+    conversations = Conversations(service, picture, clients=1)
+    with Load(service, picture) as load, conversations:
+        for each in (load, conversations):
+            each.await_answered(3, LIMIT_S)
+        take_over(service, args={"bundle": str(other_bundle.path)} | WHOLE)
+        for each in (load, conversations):
+            each.await_answered(3, LIMIT_S)
+    print(load.told(), conversations.told())
+    require_one_after_the_other(load, old, new)
+    require_one_after_the_other(conversations, old, new)
+    require_of_one_each(load)
+    for reply in conversations.all():
+        require_of_one_and_whole(reply)
+
+
+def require_one_after_the_other(load: Load, old: str, new: str) -> None:
+    """Every request is answered by the models, and to no client the old ones come back."""
+    assert load.failures == []
     for replies in load.replies:
         assert {reply.status_code for reply in replies} == {200}, load.told()
-        told = [reply.json()["fingerprint"] for reply in replies]
+        told = [reply.headers["FFAA-Fingerprint"] for reply in replies]
         assert told == sorted(told, key=[old, new].index)
         assert set(told) == {old, new}
-        assert [reply.headers["FFAA-Fingerprint"] for reply in replies] == told
-    wait_until(lambda: not any(each.is_running() for each in before), LIMIT_S)
-    assert httpx.get(f"{service.url}/ffaa-2/readyz").status_code == 404
+
+
+def require_of_one_each(load: Load) -> None:
+    """The gateway, engine and judge of a verdict are of the release that it names."""
+    for reply in load.all():
+        row, fingerprint = reply.json(), reply.headers["FFAA-Fingerprint"]
+        (face,) = row["faces"]
+        assert row["fingerprint"] == fingerprint
+        assert face["reasoning"] == f"It was scripted for {fingerprint}."
+        assert face["match_score"] == pytest.approx(match_score(fingerprint), abs=1e-9)
+
+
+def require_of_one_and_whole(reply: httpx.Response) -> None:
+    """What was streamed names one release from its first chunk to its last, and is of it."""
+    *lines, last = re.findall("^data: (.*)$", reply.text, re.MULTILINE)
+    assert last == "[DONE]"
+    chunks = [json.loads(line) for line in lines]
+    assert {chunk["system_fingerprint"] for chunk in chunks} == {reply.headers["FFAA-Fingerprint"]}
+    words = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
+    assert words == f"{reply.headers['FFAA-Fingerprint']}:{SAID}"
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+
+
+@pytest.mark.slow
+def test_an_engine_is_given_another_beside_it_by_its_own_load(
+    service: RunningService, picture: bytes
+) -> None:
+    soon = {"upscale_delay_s": 1, "downscale_delay_s": 5, "metrics_interval_s": 1, "look_back_period_s": 2}
+    scaling = {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 1} | soon
+    take_over(service, deployments=[{"name": "Engine", "autoscaling_config": scaling}])
+    wait_until(lambda: replicas(service) == ONE_OF_EACH, LIMIT_S, service.said)
+    with Load(service, picture, clients=6) as load:
+        wait_until(lambda: replicas(service) == ONE_OF_EACH | {"Engine": 2}, LIMIT_S, load.told)
+        load.await_answered(6, LIMIT_S)
+    load.check()
+    wait_until(lambda: replicas(service) == ONE_OF_EACH, LIMIT_S, service.said)
+
+
+ONE_OF_EACH = {"Gateway": 1, "Engine": 1, "Judge": 1, "Memory": 1}
+
+
+def replicas(service: RunningService) -> dict[str, int]:
+    """How many there are of each deployment."""
+    return {name: len(service.replicas(name)) for name in ONE_OF_EACH}
 
 
 @pytest.mark.slow
