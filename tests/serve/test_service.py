@@ -1,28 +1,36 @@
 """The service as its users have it: `ffaa serve`, Ray Serve, the real models of the demo bundle."""
 
 import base64
+import csv
 import select
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from skimage import data
 
 from ffaa_core.bundle import Bundle
 from ffaa_core.engine.vllm_engine import VllmEngine
+from ffaa_core.examiner import memory_needed
 from ffaa_core.mids import Judge
 from ffaa_core.rows import to_row
 from ffaa_core.scorer import Scorer
-from ffaa_core.settings import AnswerSettings, ScoringSettings, fingerprint
+from ffaa_core.settings import AnswerSettings, EngineSettings, ScoringSettings, fingerprint
+from ray_jobs.doctor.memory import ENGINE_BYTES, FETCH_BYTES, JUDGE_BYTES
+from serve.config import ServiceSettings
+from serve.gateway import EXAMINED_AT_ONCE
 from serve.replies import ScoreReply
 from tests.fixtures.command import FAST
 from tests.fixtures.s3 import S3Server, use
+from tests.fixtures.scored import Scored, score
 from tests.fixtures.service import KEY, RunningService, until
 from tests.images import png
 
@@ -30,7 +38,15 @@ SETTINGS = ScoringSettings(answers=AnswerSettings(max_tokens=int(FAST[1])))
 ASTRONAUT = png(data.astronaut())
 CROWD = png(np.tile(data.astronaut(), (4, 4, 1)))
 """16 faces."""
-GATEWAY_GROWS = 64 * 2**20
+MIB = 2**20
+BOUNDS = {
+    "Gateway": EXAMINED_AT_ONCE * FETCH_BYTES + memory_needed(SETTINGS) * MIB,
+    "Engine": ENGINE_BYTES + int(EngineSettings().kv_cache_gib * 2**30),
+    "Judge": JUDGE_BYTES,
+    "Memory": FETCH_BYTES + ServiceSettings().memory_mib * MIB,
+}
+"""What the doctor reckons with for such processes; beside it one image, the cache, and what is remembered."""
+GATEWAY_GROWS = 64 * MIB
 """Bytes that the gateway may take more when it sees images for the second time."""
 
 
@@ -74,25 +90,65 @@ def test_all_three_ways_to_give_an_image_lead_to_the_same_verdict(
     assert len({row.image_id for row in rows}) == 3
 
 
-async def test_library_and_service_give_the_same_verdicts(
-    running: RunningService, engine: VllmEngine, demo_bundle: Bundle, shared_faces: Path
+@pytest.fixture(scope="module")
+def photographs(shared_faces: Path) -> list[Path]:
+    return sorted((shared_faces / "forgery").glob("*/*.jpg"))[::50][:20]
+
+
+@pytest.fixture(scope="module")
+def undecodable(shared_faces: Path) -> list[Path]:
+    """Uploads that are no images, or that are ones made to do harm."""
+    with (shared_faces / "uploads" / "manifest.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    names = [row["file"] for row in rows if row["expected_faces_hog"] == "undecodable"]
+    return [shared_faces / "uploads" / name for name in names]
+
+
+@pytest.fixture(scope="module")
+def by_batch(
+    demo_bundle: Bundle,
+    photographs: list[Path],
+    undecodable: list[Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[Path, dict[str, Any]]:
+    """The rows that `ffaa score` makes of them, by file."""
+    folder = tmp_path_factory.mktemp("batch")
+    manifest = folder / "files.csv"
+    with manifest.open("w", newline="") as file:
+        csv.writer(file).writerows([["image_uri"], *([path] for path in (*photographs, *undecodable))])
+    scored = score(demo_bundle, manifest, folder / "table", "--dtype", "float32")
+    return {Path(row["image_uri"]): row for row in scored.rows}
+
+
+async def test_library_batch_and_service_give_the_same_verdicts(
+    running: RunningService,
+    engine: VllmEngine,
+    demo_bundle: Bundle,
+    photographs: list[Path],
+    by_batch: dict[Path, dict[str, Any]],
 ) -> None:
-    images = [path.read_bytes() for path in sorted((shared_faces / "forgery").glob("*/*.jpg"))[::50][:20]]
-    assert len(images) == 20
+    assert len(photographs) == 20
     scorer = Scorer(engine, Judge.load(demo_bundle), SETTINGS)
-    by_library = [to_row(await scorer.score(image)) for image in images]
+    by_library = [to_row(await scorer.score(path.read_bytes())) for path in photographs]
     with running.client() as client:
-        by_service = [client.post("/v1/score", files={"file": image}).json() for image in images]
-    faces = 0
-    for library, service in zip(by_library, by_service, strict=True):
-        for column in ("image_sha256", "status", "status_detail", "verdict", "n_faces_detected", "n_faces"):
-            assert library[column] == service[column], column
-        for face, same in zip(library["faces"], service["faces"], strict=True):
-            faces += 1
-            for field in ("box", "crop_sha256", "status", "verdict", "forgery_type", "chosen"):
-                assert face[field] == same[field], field
-            assert face["match_score"] == pytest.approx(same["match_score"], abs=1e-2)
-    assert faces >= 15
+        replies = [client.post("/v1/score", files={"file": path.read_bytes()}) for path in photographs]
+    by_service = [reply.json() for reply in replies]
+    for path, library, service in zip(photographs, by_library, by_service, strict=True):
+        require_same(library, service)
+        require_same(library, by_batch[path])
+        require_same(service, by_batch[path])
+        assert service["fingerprint"] == by_batch[path]["fingerprint"]
+    assert sum(len(row["faces"]) for row in by_library) >= 15
+
+
+def require_same(row: dict[str, Any], other: dict[str, Any]) -> None:
+    """Equal but for what two engines' arithmetic may do to a score."""
+    for column in ("image_sha256", "status", "status_detail", "verdict", "n_faces_detected", "n_faces"):
+        assert row[column] == other[column], column
+    for face, same in zip(row["faces"], other["faces"], strict=True):
+        for field in ("box", "crop_sha256", "status", "verdict", "forgery_type", "chosen"):
+            assert face[field] == same[field], field
+        assert abs(face["match_score"] - same["match_score"]) < 1e-2
 
 
 def test_beyond_what_is_admitted_requests_are_refused_at_once(client: httpx.Client) -> None:
@@ -186,63 +242,53 @@ def test_logs_tell_of_requests_and_nothing_of_images_and_keys(
         assert as_json(ASTRONAUT)["image"][:64] not in text, file
 
 
-def undecodable(shared_faces: Path) -> list[Path]:
-    """Uploads that are no images, or that are ones made to do harm."""
-    import csv
-
-    with (shared_faces / "uploads" / "manifest.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    names = [row["file"] for row in rows if row["expected_faces_hog"] == "undecodable"]
-    return [shared_faces / "uploads" / name for name in names]
-
-
 def test_files_that_are_no_images_get_the_status_that_the_batch_gives(
-    client: httpx.Client, shared_faces: Path
+    client: httpx.Client, undecodable: list[Path], by_batch: dict[Path, dict[str, Any]]
 ) -> None:
-    assert statuses_of(client, undecodable(shared_faces)) == library_statuses(undecodable(shared_faces))
+    assert len(undecodable) > 20
+    for path in undecodable:
+        assert status_of(client, path) == by_batch[path]["status"], path
 
 
 @pytest.mark.slow
-def test_every_upload_gets_the_status_that_the_batch_gives(
-    running: RunningService, client: httpx.Client, shared_faces: Path
+@pytest.mark.timeout(1800)
+def test_every_upload_gets_the_status_that_the_batch_gives_and_memory_is_bounded(
+    running: RunningService, client: httpx.Client, uploads: Scored
 ) -> None:
-    uploads = sorted(path for path in (shared_faces / "uploads").iterdir() if path.name != "manifest.csv")
-    assert len(uploads) > 200
+    assert len(uploads.rows) > 200
     processes = {process.pid for process in running.command.processes()}
-    expected = library_statuses(uploads)
+    replicas = {part: running.replicas(part) for part in BOUNDS}
     peaks = []
     for _ in range(2):
-        memory = [running.gateway_bytes()]
-        for file in uploads:
-            assert statuses_of(client, [file]) == {file.name: expected[file.name]}
-            memory.append(running.gateway_bytes())
-        peaks.append(max(memory))
-        print("MiB of the gateway, file by file:", *(taken // 2**20 for taken in memory))
-    assert peaks[1] - peaks[0] < GATEWAY_GROWS
+        peak = {part: taken(*of_part) for part, of_part in replicas.items()}
+        for row in uploads.rows:
+            assert status_of(client, Path(row["image_uri"])) == row["status"], row["image_uri"]
+            peak = {part: max(peak[part], taken(*of_part)) for part, of_part in replicas.items()}
+        peaks.append(peak)
+        print("MiB at most:", {part: of_part // MIB for part, of_part in peak.items()})
+    for part, bound in BOUNDS.items():
+        assert peaks[1][part] < bound, part
+    assert peaks[1]["Gateway"] - peaks[0]["Gateway"] < GATEWAY_GROWS
     assert processes <= {process.pid for process in running.command.processes()}
 
 
-def statuses_of(client: httpx.Client, files: list[Path]) -> dict[str, str]:
-    """By the name of each file, the status of the reply's row."""
-    statuses = {}
-    for file in files:
-        reply = client.post("/v1/score", files={"file": file.read_bytes()})
-        assert reply.status_code == 200, (file, reply.text)
-        statuses[file.name] = str(ScoreReply.model_validate_json(reply.content).status)
-    return statuses
+def taken(replica: psutil.Process) -> int:
+    """Bytes of a replica's own and of the processes below it.
+
+    Not what they share: Ray's object store has a bound of its own, its pages count as they are touched.
+    """
+    memory = []
+    for process in (replica, *replica.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            memory.append(process.memory_info())
+    return sum(each.rss - each.shared for each in memory)
 
 
-def library_statuses(files: list[Path]) -> dict[str, str]:
-    """What examining them says; one with faces is scored, since the demo models never fail."""
-    from ffaa_core.examiner import Examiner
-
-    examiner = Examiner(SETTINGS)
-    statuses = {}
-    for file in files:
-        pending = examiner.examine(file.read_bytes())
-        statuses[file.name] = "scored" if pending.faces else str(pending.image.status)
-    examiner.close()
-    return statuses
+def status_of(client: httpx.Client, path: Path) -> str:
+    """The status in the reply's row."""
+    reply = client.post("/v1/score", files={"file": path.read_bytes()})
+    assert reply.status_code == 200, (path, reply.text)
+    return str(ScoreReply.model_validate_json(reply.content).status)
 
 
 def connect(service: RunningService) -> socket.socket:
