@@ -1,5 +1,6 @@
 """What the documents tell users of the service to type is typed, block by block, and works."""
 
+import json
 import os
 import re
 import subprocess
@@ -52,10 +53,15 @@ def typed(text: str, folder: Path, running: RunningService, uploads: str) -> lis
     return printed
 
 
-def test_the_readme_scores_an_image(running: RunningService, tmp_path: Path) -> None:
+def test_the_readme_leads_from_an_upload_through_its_verdict_to_a_conversation(
+    running: RunningService, tmp_path: Path
+) -> None:
     (section,) = re.findall(r"^### Over HTTP$(.*?)^##", (ROOT / "README.md").read_text(), re.M | re.S)
-    (scored,) = typed(section, tmp_path, running, UPLOADS)
-    assert '"status":"scored"' in scored
+    scored, said = (json.loads(printed) for printed in typed(section, tmp_path, running, UPLOADS))
+    assert scored["status"] == "scored"
+    assert (said["object"], said["ffaa"]["image_id"]) == ("chat.completion", scored["image_id"])
+    assert said["ffaa"]["verdict"] == scored["verdict"] in ("real", "fake")
+    assert said["choices"][0]["message"]["content"]
 
 
 def test_the_page_of_the_service_leads_from_an_upload_to_conversations(
