@@ -33,8 +33,8 @@ QUICK = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
 }
-"""Variables by which Ray Serve spends less on each request: no thread beside its own for code that never
-blocks, and a controller that looks around twice a second, not ten times.
+"""Variables by which Ray Serve is to spend less on each request: no thread beside its own for code that does
+not block once it has loaded, and a controller that looks around twice a second, not ten times.
 """
 
 
