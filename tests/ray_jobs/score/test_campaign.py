@@ -101,6 +101,7 @@ def scripted_verdicts(images: Path) -> dict[str, ImageVerdict]:
     return asyncio.run(score())
 
 
+@pytest.mark.timeout(1200)
 def test_each_part_of_a_run_is_killed_once_and_the_table_is_that_of_an_undisturbed_run(
     scripted: Ffaa,
     make_images: Callable[[Path, int], Path],
