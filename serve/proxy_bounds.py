@@ -49,9 +49,7 @@ class Bounds:
         Raises:
             ConfigurationError: a variable is no number above 0.
         """
-        stated = {name: os.environ.get(variable) for name, variable in VARIABLES.items()}
-        given = {name: _number(VARIABLES[name], text) for name, text in stated.items() if text}
-        bounds = asdict(cls.of(ServeConfig())) | given
+        bounds = asdict(cls.of(ServeConfig())) | _stated()
         return cls(
             body_bytes=int(bounds["body_bytes"]),
             all_bytes=int(bounds["all_bytes"]),
@@ -66,17 +64,26 @@ def bind(config: ServeConfig) -> None:
     Raises:
         ConfigurationError: it has less, which would be refused without a gateway's knowing.
     """
-    needed = asdict(Bounds.of(config))
-    for name, variable in VARIABLES.items():
-        os.environ.setdefault(variable, f"{needed[name]:.15g}")
-    given = asdict(Bounds.of_environment())
-    for name, variable in VARIABLES.items():
-        if given[name] < needed[name]:
+    needed, stated = asdict(Bounds.of(config)), _stated()
+    for name, bound in stated.items():
+        if bound < needed[name]:
             raise ConfigurationError(
-                f"the configuration needs {variable} to be {needed[name]:.15g}, and Ray Serve's proxy was "
-                f"started with {given[name]:.15g}, which it keeps: end the service and start it anew, or "
+                f"the configuration needs {VARIABLES[name]} to be {needed[name]:.15g}, and Ray Serve's proxy "
+                f"was started with {bound:.15g}, which it keeps: end the service and start it anew, or "
                 "lower decode.max_bytes, service.max_body_mib or service.deadline_seconds"
             )
+    for name in needed.keys() - stated.keys():
+        os.environ[VARIABLES[name]] = f"{needed[name]:.15g}"
+
+
+def _stated() -> dict[str, float]:
+    """The bounds whose variables are set.
+
+    Raises:
+        ConfigurationError: one is no number above 0.
+    """
+    texts = {name: os.environ.get(variable) for name, variable in VARIABLES.items()}
+    return {name: _number(VARIABLES[name], text) for name, text in texts.items() if text}
 
 
 def _number(variable: str, text: str) -> float:

@@ -52,6 +52,7 @@ def serve(read: Callable[[], Deployment], *, metrics_port: int, verbose: bool) -
     deployment, release = _prepared(read())
     _require_free(*deployment.address)
     _require_free(THIS_MACHINE, metrics_port)
+    proxy_bounds.bind(deployment.config)
     signals = Signals()
     signals.handle()
     with (
@@ -83,7 +84,7 @@ def _prepared(deployment: Deployment) -> tuple[Deployment, Release]:
     """The deployment in a form that processes in other folders understand, and what it serves.
 
     Raises:
-        ConfigurationError: there are no keys, no such bundle, or the proxy that runs bounds too much.
+        ConfigurationError: there are no keys, or no such bundle.
     """
     args = deployment.application["args"]
     release = Release.of(deployment.config)
@@ -91,7 +92,6 @@ def _prepared(deployment: Deployment) -> tuple[Deployment, Release]:
     if deployment.config.service.keys_file:
         args["service"]["keys_file"] = str(Path(deployment.config.service.keys_file).absolute())
     Keys.of(deployment.config.service)
-    proxy_bounds.bind(deployment.config)
     return Deployment(deployment.content), release
 
 
@@ -105,6 +105,7 @@ def _replaced(
     """What is served after the configuration was read again: the old one where the new is not to be had."""
     try:
         new, release = _prepared(read())
+        proxy_bounds.bind(new.config)
         say(f"loading {release.bundle} beside what is served; fingerprint {release.fingerprint}")
         served = roll_out(applications, old, new, signals)
     except FFAAError as error:

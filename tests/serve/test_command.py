@@ -1,5 +1,6 @@
 """`ffaa serve`, with scripted models where it runs."""
 
+import os
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -35,12 +36,14 @@ def test_a_key_that_it_makes_fits(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("bundle_chosen")
 def test_a_port_that_is_taken_is_told_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    environment = dict(os.environ)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         assert cli.main(["serve", "--anonymous", "--port", str(port)]) == 2
     assert f"port {port}" in capsys.readouterr().err
+    assert dict(os.environ) == environment
 
 
 @pytest.mark.slow
