@@ -2,7 +2,7 @@
 
 A batch counts from its first commit to its last; the service from its first verdicts to the last, with as
 many clients as the batch has faces with its engine. Neither counts its start. What is compared is the median
-over the rounds.
+over the rounds. A batch decodes ahead while its engine loads: of few images that would be all of them.
 
   python -m benchmarks.throughput --rounds 3 --json throughput.json
 """
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--images", type=int, default=128, help="of each turn (default: %(default)d)")
+    parser.add_argument("--images", type=int, default=384, help="of each turn (default: %(default)d)")
     parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)d)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     args = parser.parse_args(arguments)

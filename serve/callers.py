@@ -19,7 +19,7 @@ def record_of(request: Request) -> RequestRecord:
 def owner_of(gateway: Gateway) -> Callable[..., Any]:
     """A dependency: whose request it is, found out before anything else of it is looked at."""
 
-    def owner(request: Request) -> str:
+    async def owner(request: Request) -> str:
         known = gateway.keys.owner(request.headers.get("authorization"))
         record_of(request).client = known[:12]
         return known

@@ -23,6 +23,7 @@ from ffaa_core.engine.base import (
 from ffaa_core.errors import EngineDeadError
 from ffaa_core.pipeline import PendingImage, answer
 from ffaa_core.reaper import kill_below
+from serve.listening import listen_to_the_cluster
 from serve.metrics import EngineMetrics
 from serve.release import Release
 
@@ -46,6 +47,7 @@ class Engine:
     """Holds one engine. When that dies or hangs this process exits, and Ray Serve starts another."""
 
     async def __init__(self, release: Release) -> None:  # type: ignore[misc]  # Ray Serve awaits it
+        listen_to_the_cluster()
         settings = release.config.engine
         self._answers = release.config.answers
         self._metrics = EngineMetrics()  # also of one that does not get to the end of its loading

@@ -24,6 +24,7 @@ from ffaa_core.verdict import Box, ImageVerdict, Status
 from serve.hops import call, stream
 from serve.keys import Keys
 from serve.limits import Admission
+from serve.listening import listen_to_the_cluster
 from serve.logs import RequestRecord
 from serve.memory import Remembered
 from serve.metrics import GatewayMetrics
@@ -67,6 +68,7 @@ class Gateway:
     """
 
     def __init__(self, release: Release, engine: Any, judge: Any, memory: Any) -> None:
+        listen_to_the_cluster()
         config = release.config
         service = config.service
         self.release = release
@@ -81,11 +83,11 @@ class Gateway:
         self._suspects = Suspects()
         self._is_warm = False
         self.engine, self.judge, self.memory = engine, judge, memory
-        processes = min(EXAMINED_AT_ONCE, len(os.sched_getaffinity(0)))
+        self._processes = min(EXAMINED_AT_ONCE, len(os.sched_getaffinity(0)))
         self._examiner = Examiner(
-            config.scoring, seconds=service.image_seconds, mib=service.image_mib, processes=processes
+            config.scoring, seconds=service.image_seconds, mib=service.image_mib, processes=self._processes
         )
-        self._examining = ThreadPoolExecutor(processes, thread_name_prefix="examine")
+        self._examining = ThreadPoolExecutor(self._processes, thread_name_prefix="examine")
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Ray Serve for the application that answers HTTP."""
@@ -146,7 +148,8 @@ class Gateway:
         while not self._is_warm:
             record = RequestRecord(id="warm-up", method="", path="")
             try:
-                await self._examine(b"no image, but the examiner has to start its process for it")
+                nothing = b"no image, but the examiner has to start its processes for it"
+                await asyncio.gather(*(self._examine(nothing) for _ in range(self._processes)))
                 verdict = await self._conclude(_picture(), NOBODY, record)
                 logits: list[Logits | None] = []
                 if verdict.status is Status.ANSWER_FAILED:  # right for noise; MIDS must be warm all the same
@@ -166,7 +169,7 @@ class Gateway:
             self.admission.close()
             await self.admission.idle()
 
-    def check_health(self) -> None:
+    async def check_health(self) -> None:
         """Called by Ray Serve every few seconds, and so the time to tell how it stands."""
         self.metrics.now(admitted=self.admission.under_way, ready=self.is_ready)
 

@@ -6,13 +6,16 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
+from grpc.aio import AioRpcError
 from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from serve.problems import overloaded, unavailable
 
-REPLICA_GONE = (RayActorError, TaskCancelledError)
-"""What a call raises whose replica is no more, or is being stopped."""
+DIED = (RayActorError, AioRpcError)
+"""What a call raises whose replica is no more, by Ray or by gRPC. What the method raises comes as it is."""
+REPLICA_GONE = (*DIED, TaskCancelledError)
+"""And what it raises whose replica is being stopped."""
 
 FULL = "too many requests wait for the models"
 NOT_LOADED = "the models could not be loaded"
@@ -38,7 +41,7 @@ async def call(
         try:
             return await _once(method, *arguments)
         except REPLICA_GONE as error:
-            if on_death and isinstance(error, RayActorError):
+            if on_death and isinstance(error, DIED):
                 on_death()
             if not tries_left:
                 raise unavailable("a part of the service died over this request") from error

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ray import serve as ray_serve
 
 from ffaa_core.pipeline import Crop, FaceJudge, Logits
+from serve.listening import listen_to_the_cluster
 from serve.metrics import PartMetrics
 from serve.release import Release
 
@@ -23,6 +24,7 @@ class Judge:
     """Holds MIDS. When its accelerator is lost this process exits, and Ray Serve starts another."""
 
     def __init__(self, release: Release) -> None:
+        listen_to_the_cluster()
         self._metrics = PartMetrics("judge")
         self._judge = self.load_judge(release)
 

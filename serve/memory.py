@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ffaa_core.pipeline import Crop
 from ffaa_core.verdict import ImageVerdict, Status
 from serve.config import ServiceSettings
+from serve.listening import listen_to_the_cluster
 from serve.metrics import MemoryMetrics
 
 
@@ -35,18 +36,22 @@ class _Entry:
 class Memory:
     """One for the whole service. Whatever exceeds a bound makes it forget the oldest images.
 
+    Its methods are coroutines so that one runs after the other: of plain ones Ray Serve runs several at once,
+    in threads.
+
     Args:
         settings: how many images, how many bytes of them, and how long.
         clock: seconds that only ever grow.
     """
 
     def __init__(self, settings: ServiceSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        listen_to_the_cluster()
         self._settings, self._clock = settings, clock
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._bytes = 0
         self._metrics = MemoryMetrics()
 
-    def remember(self, owner: str, verdict: ImageVerdict, crops: Sequence[Crop]) -> str:
+    async def remember(self, owner: str, verdict: ImageVerdict, crops: Sequence[Crop]) -> str:
         """Keep an image; returns the id by which `owner` can have it back."""
         image_id = secrets.token_hex(16)
         # Copied: what comes with a call lies in Ray's object store, which is not to be filled.
@@ -54,18 +59,18 @@ class Memory:
         expires = self._clock() + self._settings.memory_seconds
         self._entries[image_id] = _Entry(owner=owner, image=image, expires=expires)
         self._bytes += image.bytes
-        self.forget()
+        self._forget()
         return image_id
 
-    def recall(self, owner: str, image_id: str) -> Remembered | None:
+    async def recall(self, owner: str, image_id: str) -> Remembered | None:
         """The image; None if it is not known (any more) or another's."""
-        self.forget()
+        self._forget()
         entry = self._entries.get(image_id)
         return entry.image if entry and entry.owner == owner else None
 
-    def known(self, owner: str, image_sha256: str) -> str | None:
+    async def known(self, owner: str, image_sha256: str) -> str | None:
         """The id of a scored image of this owner by its file's digest; None if none is kept."""
-        self.forget()
+        self._forget()
         return next(
             (
                 image_id
@@ -77,7 +82,7 @@ class Memory:
             None,
         )
 
-    def forget(self) -> None:
+    def _forget(self) -> None:
         """Forget what has expired and what exceeds a bound."""
         now = self._clock()
         while self._entries:
@@ -88,12 +93,12 @@ class Memory:
             self._bytes -= entry.image.bytes
             del self._entries[oldest]
 
-    def check_health(self) -> None:
+    async def check_health(self) -> None:
         """Called by Ray Serve every few seconds, and so the time to forget also where nobody asks."""
-        self.forget()
+        self._forget()
         self._metrics.now(len(self._entries))
 
-    def size(self) -> tuple[int, int]:
+    async def size(self) -> tuple[int, int]:
         """The number of images kept, and the bytes they take."""
         return len(self._entries), self._bytes
 

@@ -69,7 +69,7 @@ async def test_what_is_no_image_has_a_reply_that_says_so(service: Service, data:
 async def test_an_image_is_remembered_for_its_owner(service: Service, picture: bytes) -> None:
     image_id = (await score(service, picture)).json()["image_id"]
     owners = [service.gateway.keys.owner(f"Bearer {key}") for key in (KEY, OTHER_KEY)]
-    remembered, not_remembered = (service.memory.recall(owner, image_id) for owner in owners)
+    remembered, not_remembered = [await service.memory.recall(owner, image_id) for owner in owners]
     assert remembered is not None
     assert remembered.verdict.verdict == "real"
     assert remembered.crops[0].shape == (336, 336, 3)

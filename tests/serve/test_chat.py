@@ -54,7 +54,7 @@ async def test_a_reply_says_what_it_is_about_and_what_it_took(service: Service, 
     assert reply.usage.prompt_tokens_details.cached_tokens == 608
     about = (reply.model_extra or {})["ffaa"]
     assert (about["face"], about["verdict"], about["warning"]) == (0, "real", "a warning")
-    assert service.memory.recall(digest(KEY), about["image_id"]) is not None
+    assert await service.memory.recall(digest(KEY), about["image_id"]) is not None
 
 
 async def test_an_image_in_a_data_url_is_scored_once_however_often_it_is_sent(
@@ -72,7 +72,7 @@ async def test_it_is_about_the_face_most_likely_forged_unless_another_is_named(
     service: Service, picture: bytes
 ) -> None:
     image_id = await scored(service, picture)
-    kept = service.memory.recall(digest(KEY), image_id)
+    kept = await service.memory.recall(digest(KEY), image_id)
     assert kept is not None
     (face,), (crop,) = kept.verdict.faces, kept.crops
     faces = tuple(
@@ -81,7 +81,7 @@ async def test_it_is_about_the_face_most_likely_forged_unless_another_is_named(
     )
     faces = (*faces[:2], replace(faces[2], status=Status.JUDGE_FAILED), faces[3])
     verdict = replace(kept.verdict, status=Status.JUDGE_FAILED, status_detail="1 of 4 faces", faces=faces)
-    several = f"ffaa:{service.memory.remember(digest(KEY), verdict, [crop] * 4)}"
+    several = f"ffaa:{await service.memory.remember(digest(KEY), verdict, [crop] * 4)}"
     talked_about = []
     for face_named in ({}, {"face": 0}, {"face": 3}):
         reply = await service.client.post(PATH, json=chat("Why?", several, **face_named))

@@ -4,7 +4,9 @@ import asyncio
 
 import numpy as np
 import pytest
-from ray.exceptions import RayActorError
+from grpc import StatusCode
+from grpc.aio import AioRpcError, Metadata
+from ray.exceptions import RayActorError, TaskCancelledError
 
 from tests.images import png
 from tests.serve.asking import problem, score, until
@@ -16,10 +18,20 @@ def other_pictures() -> tuple[bytes, bytes]:
     return png(np.zeros((40, 40, 3), np.uint8)), png(np.ones((40, 40, 3), np.uint8))
 
 
-async def test_a_call_whose_replica_dies_is_made_once_more(service: Service, picture: bytes) -> None:
-    service.hops.fail_with = [RayActorError()]
+@pytest.mark.parametrize(
+    "gone",
+    [
+        RayActorError(),
+        AioRpcError(StatusCode.CANCELLED, Metadata(), Metadata()),
+        TaskCancelledError(),
+    ],
+)
+async def test_a_call_whose_replica_is_gone_is_made_once_more(
+    service: Service, picture: bytes, gone: Exception
+) -> None:
+    service.hops.fail_with = [gone]
     assert (await score(service, picture)).json()["status"] == "scored"
-    service.hops.fail_with = [RayActorError(), RayActorError()]
+    service.hops.fail_with = [gone, gone]
     reply = await score(service, picture)
     assert (reply.status_code, problem(reply)) == (503, "unavailable")
 

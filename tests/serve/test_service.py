@@ -27,6 +27,7 @@ from ffaa_core.settings import AnswerSettings, EngineSettings, ScoringSettings, 
 from ray_jobs.doctor.memory import ENGINE_BYTES, FETCH_BYTES, JUDGE_BYTES
 from serve.config import ServiceSettings
 from serve.gateway import EXAMINED_AT_ONCE
+from serve.openai_examples import chat
 from serve.replies import ScoreReply
 from tests.fixtures.command import FAST
 from tests.fixtures.s3 import S3Server, use
@@ -149,6 +150,20 @@ def require_same(row: dict[str, Any], other: dict[str, Any]) -> None:
         for field in ("box", "crop_sha256", "status", "verdict", "forgery_type", "chosen"):
             assert face[field] == same[field], field
         assert abs(face["match_score"] - same["match_score"]) < 1e-2
+
+
+def test_nothing_that_it_starts_listens_to_other_machines(running: RunningService) -> None:
+    connections = [each for process in running.command.processes() for each in process.net_connections()]
+    listening = [each.laddr for each in connections if each.status == psutil.CONN_LISTEN]
+    assert len(listening) > 4  # of each replica, and of Ray's own processes
+    assert {ip.removeprefix("::ffff:") for ip, _ in listening} == {"127.0.0.1"}
+
+
+def test_an_image_of_many_faces_goes_through_every_hop_and_back(client: httpx.Client) -> None:
+    row = client.post("/v1/score", files={"file": CROWD}).raise_for_status().json()
+    assert [face["status"] for face in row["faces"]] == ["scored"] * 16
+    asked = chat("Why?", f"ffaa:{row['image_id']}", face=15, max_tokens=1)
+    assert client.post("/v1/chat/completions", json=asked).raise_for_status().json()["ffaa"]["face"] == 15
 
 
 def test_beyond_what_is_admitted_requests_are_refused_at_once(client: httpx.Client) -> None:
