@@ -6,16 +6,20 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
+from grpc import StatusCode
 from grpc.aio import AioRpcError
 from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from serve.problems import overloaded, unavailable
 
-DIED = (RayActorError, AioRpcError)
-"""What a call raises whose replica is no more, by Ray or by gRPC. What the method raises comes as it is."""
-REPLICA_GONE = (*DIED, TaskCancelledError)
-"""And what it raises whose replica is being stopped."""
+
+class _StoppedError(Exception):
+    """The replica was being stopped, and cancelled the call."""
+
+
+REPLICA_GONE = (RayActorError, TaskCancelledError, _StoppedError)
+"""What a call raises whose replica is no more, or is being stopped."""
 
 FULL = "too many requests wait for the models"
 NOT_LOADED = "the models could not be loaded"
@@ -41,7 +45,7 @@ async def call(
         try:
             return await _once(method, *arguments)
         except REPLICA_GONE as error:
-            if on_death and isinstance(error, DIED):
+            if on_death and isinstance(error, RayActorError):
                 on_death()
             if not tries_left:
                 raise unavailable("a part of the service died over this request") from error
@@ -78,8 +82,15 @@ async def _stream_once(method: Any, *arguments: Any) -> AsyncGenerator[Any]:
     try:
         async for item in response:
             yield item
-    except (asyncio.CancelledError, GeneratorExit):
+    except GeneratorExit:
         response.cancel()
+        raise
+    except asyncio.CancelledError:
+        _require_cancelled()
+        response.cancel()
+        raise
+    except AioRpcError as error:
+        _require_unstopped(error)
         raise
     except RayTaskError as error:
         raise error.cause from error
@@ -94,9 +105,26 @@ async def _once(method: Any, *arguments: Any) -> Any:
     try:
         return await response
     except asyncio.CancelledError:
+        _require_cancelled()
         response.cancel()
+        raise
+    except AioRpcError as error:
+        _require_unstopped(error)
         raise
     except BackPressureError as error:
         raise overloaded(FULL) from error
     except DeploymentUnavailableError as error:
         raise unavailable(NOT_LOADED) from error
+
+
+def _require_cancelled() -> None:
+    """Raise _StoppedError if it is not this task that was cancelled, but the call, where it ran."""
+    task = asyncio.current_task()
+    if task is None or not task.cancelling():
+        raise _StoppedError from None
+
+
+def _require_unstopped(error: AioRpcError) -> None:
+    """Raise _StoppedError where gRPC says so; of a replica that died Ray Serve makes a RayActorError."""
+    if error.code() is StatusCode.CANCELLED:
+        raise _StoppedError from error

@@ -26,7 +26,8 @@ def listen_to_the_cluster() -> None:
     replica.add_port_to_grpc_server = _add_port_of_the_node
 
 
-def _add_port_of_the_node(server: Any, _: str) -> int:
-    address = build_address(ray.util.get_node_ip_address(), 0)  # type: ignore[no-untyped-call]
-    port: int = add_port_to_grpc_server(server, address)  # type: ignore[no-untyped-call]
+def _add_port_of_the_node(server: Any, address: str) -> int:
+    node = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    at_node = build_address(node, int(address.rpartition(":")[2]))
+    port: int = add_port_to_grpc_server(server, at_node)  # type: ignore[no-untyped-call]
     return port

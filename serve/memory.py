@@ -54,7 +54,7 @@ class Memory:
     async def remember(self, owner: str, verdict: ImageVerdict, crops: Sequence[Crop]) -> str:
         """Keep an image; returns the id by which `owner` can have it back."""
         image_id = secrets.token_hex(16)
-        # Copied: what comes with a call lies in Ray's object store, which is not to be filled.
+        # Copied: on a cluster what comes with a call lies in Ray's object store, which is not to be filled.
         image = Remembered(verdict=verdict, crops=tuple(crop.copy() for crop in crops))
         expires = self._clock() + self._settings.memory_seconds
         self._entries[image_id] = _Entry(owner=owner, image=image, expires=expires)

@@ -37,8 +37,8 @@ QUICK = {
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
 }
 """Variables by which Ray Serve is to spend less on each request: no thread beside its own for code that does
-not block once it has loaded, calls from process to process, not by way of Ray's object store, a controller
-that looks around twice a second, not ten times, and metrics told every second, not ten times.
+not block once it has loaded, calls of any length from process to process, not by way of Ray's object store,
+a controller that looks around twice a second, and metrics told once a second, not ten times.
 """
 
 

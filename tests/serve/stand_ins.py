@@ -82,7 +82,7 @@ class _Stream:
         try:
             async for item in self._function(*arguments):
                 self._items.put_nowait((item, None))
-        except Exception as error:
+        except BaseException as error:  # also that it was cancelled, which is told to the caller elsewhere
             self._items.put_nowait((None, error))
         self._items.put_nowait((None, StopAsyncIteration()))
 
@@ -168,7 +168,7 @@ def sure(masked_answers: Sequence[Sequence[str]]) -> list[Logits | None]:
 class Hops:
     """The engine and the judge behind a gateway; calls of the engine raise what `fail_with` holds first."""
 
-    fail_with: list[Exception] = field(default_factory=list)
+    fail_with: list[BaseException] = field(default_factory=list)
     engine: ScriptedEngine = field(default_factory=ScriptedEngine)
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(32))
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import openai
 import pytest
+from grpc import StatusCode
+from grpc.aio import AioRpcError, Metadata
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 
@@ -32,14 +34,18 @@ async def test_when_the_engine_is_full_the_client_is_told_to_come_back(
     }
 
 
-async def test_an_engine_that_dies_before_it_answers_is_tried_again_once(
-    service: Service, picture: bytes
+@pytest.mark.parametrize(
+    "gone",
+    [RayActorError(), AioRpcError(StatusCode.CANCELLED, Metadata(), Metadata()), asyncio.CancelledError()],
+)
+async def test_an_engine_that_is_gone_before_it_answers_is_tried_again_once(
+    service: Service, picture: bytes, gone: BaseException
 ) -> None:
     image_id = await scored(service, picture)
-    service.hops.fail_with.append(RayActorError())
+    service.hops.fail_with.append(gone)
     reply = await client_of(service).chat.completions.create(**chat("Why?", f"ffaa:{image_id}"))
     assert reply.choices[0].message.content == SAID
-    service.hops.fail_with += [RayActorError(), RayActorError()]
+    service.hops.fail_with += [gone, gone]
     with pytest.raises(openai.InternalServerError) as error:
         await client_of(service).chat.completions.create(**chat("Why?", f"ffaa:{image_id}"))
     assert error.value.status_code == 503

@@ -1,12 +1,13 @@
 """Replicas that die over a request, and the image that kills them. The models are stand-ins."""
 
 import asyncio
+import hashlib
 
 import numpy as np
 import pytest
 from grpc import StatusCode
 from grpc.aio import AioRpcError, Metadata
-from ray.exceptions import RayActorError, TaskCancelledError
+from ray.exceptions import ActorUnavailableError, RayActorError, TaskCancelledError
 
 from tests.images import png
 from tests.serve.asking import problem, score, until
@@ -18,22 +19,37 @@ def other_pictures() -> tuple[bytes, bytes]:
     return png(np.zeros((40, 40, 3), np.uint8)), png(np.ones((40, 40, 3), np.uint8))
 
 
+def grpc_error(code: StatusCode) -> AioRpcError:
+    return AioRpcError(code, Metadata(), Metadata())
+
+
 @pytest.mark.parametrize(
-    "gone",
+    ("gone", "is_death"),
     [
-        RayActorError(),
-        AioRpcError(StatusCode.CANCELLED, Metadata(), Metadata()),
-        TaskCancelledError(),
+        (RayActorError(), True),
+        (ActorUnavailableError("gone", None), True),  # Ray Serve's word for what gRPC finds unavailable
+        (grpc_error(StatusCode.CANCELLED), False),
+        (TaskCancelledError(), False),
+        (asyncio.CancelledError(), False),
     ],
 )
-async def test_a_call_whose_replica_is_gone_is_made_once_more(
-    service: Service, picture: bytes, gone: Exception
+async def test_a_call_whose_replica_is_gone_is_made_once_more_and_only_a_death_makes_suspect(
+    service: Service, picture: bytes, gone: BaseException, is_death: bool
 ) -> None:
     service.hops.fail_with = [gone]
     assert (await score(service, picture)).json()["status"] == "scored"
     service.hops.fail_with = [gone, gone]
     reply = await score(service, picture)
     assert (reply.status_code, problem(reply)) == (503, "unavailable")
+    assert (hashlib.sha256(picture).hexdigest() in service.gateway._suspects) == is_death
+
+
+async def test_a_call_that_grpc_refuses_is_a_fault_of_ours_and_not_made_again(
+    service: Service, picture: bytes
+) -> None:
+    service.hops.fail_with = [grpc_error(StatusCode.RESOURCE_EXHAUSTED)]
+    assert (await score(service, picture)).status_code == 500
+    assert hashlib.sha256(picture).hexdigest() not in service.gateway._suspects
 
 
 async def test_an_image_over_which_the_engine_dies_again_and_again_is_not_put_to_it_any_more(
