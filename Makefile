@@ -2,6 +2,8 @@
 # It needs python3 (3.11 or newer), git and make. pip's own configuration (PIP_* and pip.conf) is respected.
 
 PYTHON ?= python3
+# Else every process compiles what it imports anew: 20 s for vLLM alone.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO := demo-output
