@@ -143,7 +143,7 @@ def end(pods: Sequence[RunningPod]) -> None:
     """Delete pods at the same time, and wait until all have ended; fail where one takes its grace period."""
     for pod in pods:
         pod.start_ending()
-    grace = max(pod.pod.spec.get("terminationGracePeriodSeconds", 30) for pod in pods)
+    grace = max((pod.pod.spec.get("terminationGracePeriodSeconds", 30) for pod in pods), default=0)
     left = list(pods)
 
     def have_ended() -> bool:
