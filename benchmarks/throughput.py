@@ -1,8 +1,9 @@
 """Faces per second of `ffaa serve` and of `ffaa score`, with one bundle on the same cores, in turns.
 
-A batch counts from its first commit to its last; the service from its first verdicts to the last, with as
-many clients as the batch has faces with its engine. Neither counts its start. What is compared is the median
-over the rounds. A batch decodes ahead while its engine loads: of few images that would be all of them.
+Both count while they are full: a batch from its first commit until no shard is left to begin, the service
+from its first verdicts until no image is left to send. Its clients are as many as one gateway admits, and
+come again when it tells them to. What is compared is the median over the rounds. A batch decodes ahead while
+its engine loads: of few images that would be all of them.
 
   python -m benchmarks.throughput --rounds 3 --json throughput.json
 """
@@ -25,29 +26,32 @@ from benchmarks.photographs import photographs
 from ffaa_core.bundle import Bundle
 from ffaa_core.bundle.demo import write_demo_bundle
 from ray_jobs.score.answer import SHARDS_IN_FLIGHT
+from serve.config import ServiceSettings
 from tests.fixtures.command import FAST, Ffaa
 from tests.fixtures.service import RunningService, running_service
 
 SHARD_SIZE = 16
-CLIENTS = SHARDS_IN_FLIGHT * SHARD_SIZE
-"""They ask again as soon as they are answered."""
+CLIENTS = ServiceSettings.max_requests
+"""They ask again as soon as they are answered, and when they were refused after the time they are told."""
+LEAST_IMAGES = 2 * CLIENTS
 RAY_METRICS_S = 10
 """How often Ray's processes tell their metrics unless asked for otherwise, as in the batch."""
 
 
 def batch(bundle: Bundle, images: Path, output: Path) -> float:
-    """Images per second of `ffaa score`, each of which has one face."""
+    """Images per second of `ffaa score`, each of which has one face, until the last shards are begun."""
     ffaa = Ffaa(dict(os.environ) | {"FFAA_BUNDLE": str(bundle.path)})
     done = ffaa("score", images, output, "--shard-size", str(SHARD_SIZE), *FAST)
     if done.returncode:
         raise RuntimeError(done.stderr)
     markers = sorted((output / "runs" / "1" / "commits").iterdir(), key=lambda file: file.stat().st_mtime)
-    n_images = sum(json.loads(file.read_bytes())["counts"]["faces"] for file in markers[1:])
-    return n_images / (markers[-1].stat().st_mtime - markers[0].stat().st_mtime)
+    first, *full = markers[:-SHARDS_IN_FLIGHT]
+    n_images = sum(json.loads(file.read_bytes())["counts"]["faces"] for file in full)
+    return n_images / (full[-1].stat().st_mtime - first.stat().st_mtime)
 
 
 async def saturated(service: RunningService, images: Sequence[bytes]) -> float:
-    """Images per second of the service, while `CLIENTS` always wait for one."""
+    """Images per second of the service, as long as each of the `CLIENTS` has one to send."""
     left, ended = iter(images), list[float]()
     with service.client() as template:
         headers = template.headers
@@ -56,13 +60,15 @@ async def saturated(service: RunningService, images: Sequence[bytes]) -> float:
 
         async def ask() -> None:
             for image in left:
-                reply = await client.post("/v1/score", files={"file": image})
+                while (reply := await client.post("/v1/score", files={"file": image})).status_code == 503:
+                    await asyncio.sleep(int(reply.headers["Retry-After"]))
                 if reply.status_code != 200 or len(reply.json()["faces"]) != 1:
                     raise RuntimeError(reply.text)
                 ended.append(time.monotonic())
 
         await asyncio.gather(*(ask() for _ in range(CLIENTS)))
-    return (len(ended) - SHARD_SIZE) / (ended[-1] - ended[SHARD_SIZE - 1])
+    full = ended[SHARD_SIZE - 1 : len(images) - CLIENTS]
+    return (len(full) - 1) / (full[-1] - full[0])
 
 
 def serve(bundle: Bundle, images: Sequence[bytes]) -> float:
@@ -102,6 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)d)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     args = parser.parse_args(arguments)
+    if args.images < LEAST_IMAGES:
+        parser.error(f"--images: at least {LEAST_IMAGES}, or neither is full for long enough to be measured")
     with tempfile.TemporaryDirectory(prefix="ffaa-") as folder:
         text = json.dumps(measure(args.images, args.rounds, Path(folder)), indent=1)
     print(text)
