@@ -22,15 +22,33 @@ def read_config(path: Path | None, options: Mapping[str, Any]) -> dict[str, Any]
 
 
 def lay_over(config: dict[str, Any], options: Mapping[str, Any]) -> None:
-    """Override settings by options, named as for `read_config`; a value of None overrides nothing."""
+    """Override settings by options, named as for `read_config`; a value of None overrides nothing.
+
+    Raises:
+        ConfigurationError: what should be a section is none.
+    """
     for name, value in options.items():
         if value is None:
             continue
         *sections, setting = name.split(".")
-        section = config
+        of = config
         for part in sections:
-            section = section.setdefault(part, {})
-        section[setting] = value
+            of = section(of, part)
+        of[setting] = value
+
+
+def section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """The section of this name, which is made where there is none.
+
+    Raises:
+        ConfigurationError: it is no mapping.
+    """
+    found = config.get(name)
+    if found is None:
+        found = config[name] = {}
+    if not isinstance(found, dict):
+        raise ConfigurationError(f"{name} must be a mapping, not {type(found).__name__}")
+    return found
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -46,8 +64,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: expected settings by name, such as `faces: {{mode: published}}`")
     sections = {"decode", "faces", "answers", "engine", "run"}
     for name in sections & content.keys():
-        if content[name] is None:
-            content[name] = {}
-        elif not isinstance(content[name], dict):
-            raise ConfigurationError(f"{path}: {name} must be a mapping, not {type(content[name]).__name__}")
+        try:
+            section(content, name)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{path}: {error}") from None
     return content

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from serve.callers import bearer, owner_of, record_of
 from serve.chat import SCHEMAS, add_chat
 from serve.envelope import Envelope
-from serve.error_replies import add_problem_handlers
+from serve.problem_handlers import add_problem_handlers
 from serve.gateway import Gateway
 from serve.limits import seconds_left
 from serve.logs import RequestRecord
@@ -141,15 +141,14 @@ def _add_score(api: Api, gateway: Gateway) -> None:
         """
         record = record_of(request)
         seconds = seconds_left(prefer, release.config.service.deadline_seconds)
-        data: bytes | None = None
-        try:
-            async with asyncio.timeout(seconds):
-                with gateway.admission.request() as held:
+        with gateway.admission.request() as held:
+            try:
+                async with asyncio.timeout(seconds):
                     with record.stage("receive"):
                         data = await gateway.uploads.read(request, held)
                     scored = await gateway.score(data, owner, record)
-        except TimeoutError:
-            raise (too_slow if data is None else expired)(seconds) from None
+            except TimeoutError:
+                raise (expired if held.received else too_slow)(seconds) from None
         content = score_reply(
             scored.verdict,
             detail,

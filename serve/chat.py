@@ -7,30 +7,26 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
-from python_multipart.multipart import parse_options_header
 
 from ffaa_core.conversation import opening
 from ffaa_core.engine.base import Sampling
 from ffaa_core.verdict import FaceVerdict, Status
 from serve import dialogue
+from serve.body import JSON, decoded_size, read, require_kind
 from serve.callers import bearer, owner_of, record_of
 from serve.dialogue import Dialogue
 from serve.gateway import Gateway, Scored
-from serve.json_body import parse
 from serve.limits import Held, chunks, image_too_large, seconds_left
 from serve.logs import RequestRecord
 from serve.openai_errors import OpenAIErrorReply, RefusedError, documented, not_valid
 from serve.openai_examples import COMPLETED, MODEL_PARAMETER, PREFER_PARAMETER, REQUEST_BODY
 from serve.openai_types import MODEL, ChatRequest, Chunk, Completion, ModelCard, ModelList, Subject
-from serve.problems import ProblemError, expired, too_slow
+from serve.problems import expired, too_slow
 from serve.replies import FINGERPRINT_HEADER
 from serve.telling import EventStream, Reply, completion, events, within
 
 SCHEMAS = (ChatRequest, Completion, Chunk, OpenAIErrorReply)
 """Models that only descriptions name."""
-
-JSON = "application/json"
 
 
 def add_chat(api: FastAPI, gateway: Gateway) -> None:
@@ -88,19 +84,19 @@ def _add_completions(api: FastAPI, gateway: Gateway) -> None:
         record = record_of(request)
         seconds = seconds_left(request.headers.get("prefer"), limit)
         deadline = asyncio.get_running_loop().time() + seconds
-        asked: ChatRequest | None = None
         async with AsyncExitStack() as stack:
             held = stack.enter_context(gateway.admission.request())
             try:
                 async with asyncio.timeout_at(deadline):
                     with record.stage("receive"):
                         asked = await _read(request, held, gateway)
+                    room = decoded_size(held.bytes)
+                    held.hold(room)
                     said = await asyncio.to_thread(dialogue.read, asked.messages)
-                    if isinstance(said.image, bytes):
-                        held.hold(len(said.image))
+                    held.release(room - (len(said.image) if isinstance(said.image, bytes) else 0))
                     scored = await _scored(said, gateway, owner, record)
             except TimeoutError:
-                raise (expired if asked else too_slow)(seconds) from None
+                raise (expired if held.received else too_slow)(seconds) from None
             number, face = _face(scored, asked.face)
             stack.enter_context(record.stage("converse"))
             turns = (opening(face, open_question), *said.turns)
@@ -123,20 +119,9 @@ async def _read(request: Request, held: Held, gateway: Gateway) -> ChatRequest:
     Raises:
         ProblemError: 400, 404, 413, 415, or 503 for want of room.
     """
-    kind, _ = parse_options_header(request.headers.get("content-type"))
-    if kind != JSON.encode() or request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise ProblemError(
-            415,
-            "unsupported-media-type",
-            "",
-            f"send {JSON}, without a Content-Encoding",
-            {"Accept-Post": JSON},
-        )
+    require_kind(request, JSON)
     body = b"".join([chunk async for chunk in chunks(request, held, gateway.release.config.max_body_bytes)])
-    try:
-        asked = ChatRequest.model_validate(await asyncio.to_thread(parse, body))
-    except ValidationError as error:
-        raise not_valid(error) from None
+    asked = await asyncio.to_thread(read, body, ChatRequest, not_valid)
     _check_model(asked.model)
     if asked.stream_options and not asked.stream:
         raise RefusedError("stream_options", "invalid_value", "stream_options are for requests with stream")

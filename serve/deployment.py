@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffaa_core.config import lay_over, read_config
+from ffaa_core.config import lay_over, read_config, section
 from ffaa_core.errors import ConfigurationError
 from ffaa_core.settings import from_mapping
 from serve.config import ServeConfig
+from serve.invalid import told, wrong_in
 
 if TYPE_CHECKING:
     from ray.serve.schema import ServeDeploySchema
@@ -35,8 +36,9 @@ class Deployment:
         try:
             self.schema = ServeDeploySchema.model_validate(content)
         except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-            raise ConfigurationError(f"Ray Serve does not take this configuration: {wrong}") from None
+            raise ConfigurationError(
+                f"Ray Serve does not take this configuration: {told(wrong_in(error))}"
+            ) from None
         self.application = only_application(content)
         self.name = str(self.application["name"])
         self.config = from_mapping(ServeConfig, self.application["args"])
@@ -54,10 +56,9 @@ class Deployment:
         application = only_application(content)
         application.setdefault("name", NAME)
         application.setdefault("route_prefix", "/")
-        args = application["args"] = application.get("args") or {}
-        lay_over(args, options)
+        lay_over(section(application, "args"), options)
         lay_over(content, {f"http_options.{name}": value for name, value in http.items()})
-        content.setdefault("http_options", {}).setdefault("host", THIS_MACHINE)
+        section(content, "http_options").setdefault("host", THIS_MACHINE)
         return cls(content)
 
     def draining(self) -> "Deployment":
@@ -93,7 +94,7 @@ def only_application(content: Mapping[str, Any]) -> dict[str, Any]:
     """The file's one application.
 
     Raises:
-        ConfigurationError: there is none, or more than one, or one of something else.
+        ConfigurationError: there is none, or more than one.
     """
     applications = content.get("applications")
     if not isinstance(applications, list) or len(applications) != 1 or not isinstance(applications[0], dict):

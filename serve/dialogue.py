@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ffaa_core.conversation import Turn
-from serve.json_body import decoded
+from serve.body import decoded
 from serve.openai_errors import RefusedError
 from serve.openai_types import (
     OWN,

@@ -179,12 +179,16 @@ class Gateway:
         self._examiner.close()
 
     async def _examine(self, data: bytes) -> PendingImage:
-        loop = asyncio.get_running_loop()
+        waiting = [data]
         try:
-            return await loop.run_in_executor(self._examining, self._examiner.examine, data)
+            return await asyncio.wrap_future(
+                self._examining.submit(lambda: self._examiner.examine(waiting.pop()))
+            )
         except ExaminerError as error:
             log.exception("images cannot be examined")
             raise unavailable("images cannot be decoded now") from error
+        finally:
+            waiting.clear()  # what is cancelled stays in the executor's queue until its turn comes
 
     async def _conclude(self, pending: PendingImage, owner: str, record: RequestRecord) -> ImageVerdict:
         logits: list[Logits | None] = []

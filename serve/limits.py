@@ -62,10 +62,11 @@ class Admission:
 
 
 class Held:
-    """What one request holds of an `Admission`: `bytes`."""
+    """What one request holds of an `Admission`: `bytes`. It is `received` once its body has come whole."""
 
     def __init__(self, admission: Admission) -> None:
         self.bytes = 0
+        self.received = False
         self._admission = admission
 
     def hold(self, more: int) -> None:
@@ -97,6 +98,7 @@ async def chunks(request: Request, held: Held, max_bytes: int) -> AsyncIterator[
             raise body_too_large(max_bytes)
         held.hold(len(chunk))
         yield chunk
+    held.received = True
 
 
 def require_length(headers: Headers, max_bytes: int) -> None:

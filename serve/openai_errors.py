@@ -6,13 +6,11 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 from starlette.types import Scope
 
-from ffaa_core.printable import printable
 from serve import problems
+from serve.invalid import place_of, told, wrong_in
 from serve.problems import ProblemError
 
 PATHS = ("/v1/chat/", "/v1/models")
-SAY_AT_MOST = 3
-LONGEST_NAME = 100
 
 _CODES = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}
 
@@ -61,17 +59,8 @@ def error_of(problem: ProblemError) -> dict[str, Any]:
 
 def not_valid(error: ValidationError) -> RefusedError:
     """What pydantic found wrong with a request."""
-    found = error.errors(include_input=False, include_url=False, include_context=False)
-    said = [f"{_name(each['loc'])}: {each['msg']}" for each in found[:SAY_AT_MOST]]
-    more = f", and {len(found) - SAY_AT_MOST} more" if len(found) > SAY_AT_MOST else ""
-    first = found[0]
-    return RefusedError(
-        _name(first["loc"]), _CODES.get(first["type"], "invalid_value"), "; ".join(said) + more
-    )
-
-
-def _name(place: tuple[int | str, ...]) -> str:
-    return printable(".".join(map(str, place)))[:LONGEST_NAME] or "the body"
+    wrong = wrong_in(error)
+    return RefusedError(place_of(wrong[0]), _CODES.get(wrong[0]["type"], "invalid_value"), told(wrong))
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -81,6 +81,16 @@ def unavailable(detail: str) -> ProblemError:
     return ProblemError(503, "unavailable", "A part of the service is not there now", detail)
 
 
+def failed() -> ProblemError:
+    """Something happened that nobody has thought of: 500."""
+    return ProblemError(
+        500,
+        "internal",
+        "The service failed",
+        "this is a fault of the service; its log says more under the request id",
+    )
+
+
 def too_slow(seconds: float) -> ProblemError:
     """The body did not arrive in time: 408."""
     return ProblemError(

@@ -14,8 +14,8 @@ class Suspects:
     """What one gateway knows of images, by their digests, during which the engine died.
 
     An image is suspect from then until it is answered. A suspect goes to the engine only in its `turn`, so
-    that none is blamed for another; if the engine dies again it is convicted. Either is forgotten after
-    `REMEMBERED_S` seconds.
+    that no two are blamed for one death; if the engine dies again it is convicted, though what was at the
+    engine beside it, unsuspected, may have been the cause. Either is forgotten after `REMEMBERED_S` seconds.
 
     Args:
         clock: seconds that only ever grow.

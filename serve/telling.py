@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from ffaa_core.engine.base import Piece
 from ffaa_core.errors import ContextLengthError, EngineError
-from serve.logs import CLIENT_LEFT, RequestRecord
+from serve.logs import CLIENT_LEFT, RequestRecord, log
 from serve.openai_errors import RefusedError, error_of
 from serve.openai_types import (
     MODEL,
@@ -29,7 +29,7 @@ from serve.openai_types import (
     Subject,
     Usage,
 )
-from serve.problems import ProblemError, expired, unavailable
+from serve.problems import ProblemError, expired, failed, unavailable
 
 FINISHED = ("stop", "length")
 """Reasons for which an answer ends as it should."""
@@ -121,7 +121,10 @@ async def events(
         yield _event(_chunk(reply, Delta(), _finish_reason(piece), **usage))
         if with_usage:
             yield _event(reply.head(Chunk) | {"choices": [], "usage": _usage(piece).model_dump()})
-    except ProblemError as problem:
+    except Exception as error:
+        problem = error if isinstance(error, ProblemError) else failed()
+        if problem is not error:
+            log.exception("request %s failed", record.id)
         record.status, record.problem = problem.status, problem.kind
         yield _event(error_of(problem))
         return

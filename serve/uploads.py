@@ -6,17 +6,17 @@ from typing import Any
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from serve.json_body import decoded, decoded_size, parse
+from serve.body import JSON, decoded, decoded_size, read, require_kind
+from serve.invalid import told, wrong_in
 from serve.limits import Held, chunks, image_too_large
 from serve.problems import ProblemError, invalid, malformed
 from serve.replies import SMALL_IMAGE
 from serve.sources import Sources
 
-MULTIPART, JSON = "multipart/form-data", "application/json"
+MULTIPART = "multipart/form-data"
 FIELD = "file"
 """Name of the image's part in a multipart body."""
 
@@ -76,19 +76,10 @@ class Uploads:
             ProblemError: 400, the body cannot be read; 413, it or the image is too large; 415, it is of
                 another kind; 422, it does not hold one image; and as `Sources.read`.
         """
-        kind, _ = parse_options_header(request.headers.get("content-type"))
-        encoding = request.headers.get("content-encoding", "identity").lower()
-        if encoding != "identity" or kind not in (MULTIPART.encode(), JSON.encode()):
-            raise ProblemError(
-                415,
-                "unsupported-media-type",
-                "The body is of a kind that is not read",
-                f"send {MULTIPART} or {JSON}, without a Content-Encoding",
-                {"Accept-Post": f"{MULTIPART}, {JSON}"},
-            )
+        kind = require_kind(request, MULTIPART, JSON)
         body = chunks(request, held, self._max_body_bytes)
         data = await (
-            self._from_multipart(request, body) if kind == MULTIPART.encode() else self._from_json(body, held)
+            self._from_multipart(request, body) if kind == MULTIPART else self._from_json(body, held)
         )
         if len(data) > self._max_bytes:
             raise image_too_large(len(data), self._max_bytes)
@@ -101,6 +92,8 @@ class Uploads:
             form = await parser.parse()
         except MultiPartException as error:
             raise malformed(f"the multipart body: {error.message}") from None
+        except UnicodeError:  # of the charset that its Content-Type names
+            raise malformed("the multipart body: its names cannot be read") from None
         file = form.get(FIELD)
         if not isinstance(file, UploadFile):
             raise invalid(f"the multipart body has no file named {FIELD!r}")
@@ -110,23 +103,20 @@ class Uploads:
             await file.close()
 
     async def _from_json(self, body: AsyncIterator[bytes], held: Held) -> bytes:
-        content = await asyncio.to_thread(parse, b"".join([chunk async for chunk in body]))
-        try:
-            asked = ImageRequest.model_validate(content)
-        except ValidationError as error:
-            raise invalid("; ".join(_told(each) for each in error.errors(include_input=False))) from None
+        content = b"".join([chunk async for chunk in body])
+        asked = await asyncio.to_thread(read, content, ImageRequest, _refused)
         if asked.uri is not None:
             held.hold(self._max_bytes)
             data = await self._sources.read(asked.uri)
             held.release(self._max_bytes - len(data))
             return data
         image = asked.image or ""
-        held.hold(decoded_size(image))
+        held.hold(decoded_size(len(image)))
         try:
             return await asyncio.to_thread(decoded, image)
         except ValueError:
             raise invalid("image is no base64") from None
 
 
-def _told(error: Any) -> str:
-    return f"{'.'.join(map(str, error['loc'])) or 'the body'}: {error['msg']}"
+def _refused(error: ValidationError) -> ProblemError:
+    return invalid(told(wrong_in(error)))

@@ -16,6 +16,7 @@ from serve import gateway
 from serve.envelope import SECURITY_HEADERS
 from serve.replies import Detail, ScoreReply
 from tests.serve.asking import JSON, problem, score, until
+from tests.serve.chatting import PATH as CHAT
 from tests.serve.stand_ins import (
     FINGERPRINT,
     KEY,
@@ -95,6 +96,7 @@ async def test_probes_need_no_key(service: Service) -> None:
 
 
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=x"}
+MULTIPART_OF_NO_CHARSET = {"Content-Type": "multipart/form-data; boundary=x; charset=undefined"}
 
 
 PART = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
@@ -113,6 +115,7 @@ PART = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\
         (MULTIPART, PART.replace(b'"file"', b'"image"') + b"1\r\n--x--\r\n", 422, "invalid"),
         (MULTIPART, PART.replace(b'; filename="a"', b"") + b"1\r\n--x--\r\n", 400, "malformed"),
         ({"Content-Type": "multipart/form-data"}, b"--x", 400, "malformed"),
+        (MULTIPART_OF_NO_CHARSET, PART + b"1\r\n--x--\r\n", 400, "malformed"),
         (JSON, b"[]", 422, "invalid"),
         (JSON, b"{}", 422, "invalid"),
         (JSON, b'"image"', 422, "invalid"),
@@ -136,6 +139,22 @@ async def test_a_body_that_is_no_request_is_refused(
     raw = {name: value.encode("latin-1") for name, value in headers.items()}
     reply = await service.client.post("/v1/score", content=body, headers=raw)
     assert (reply.status_code, problem(reply)) == (status, kind), reply.text
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/score", {"x" * 10**6: 1}),
+        ("/v1/score", {f"x{number}": 1 for number in range(10_000)}),
+        (CHAT, {"model": "ffaa", "messages": [], "x" * 10**6: 1}),
+        (CHAT, {"model": "ffaa", "messages": [{"role": "x" * 10**6}]}),
+        (CHAT, {"model": "ffaa", "messages": [{"role": f"x{number}"} for number in range(10_000)]}),
+    ],
+)
+async def test_a_refusal_is_short_however_much_is_wrong(service: Service, path: str, asked: Any) -> None:
+    reply = await service.client.post(path, json=asked)
+    assert reply.status_code in (400, 422), reply.text[:1000]
+    assert len(reply.content) < 1000
 
 
 async def test_a_wrong_detail_a_wrong_method_and_a_wrong_path_are_problems(

@@ -2,6 +2,9 @@
 
 import asyncio
 import base64
+import gc
+import sys
+import threading
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -9,6 +12,8 @@ from typing import Any
 import pytest
 from ray.serve.exceptions import BackPressureError
 
+from serve import dialogue, uploads
+from serve.body import decoded
 from tests.serve.asking import JSON, MakeService, problem, score, until
 from tests.serve.chatting import PATH, data_url
 from tests.serve.stand_ins import Service
@@ -93,9 +98,17 @@ async def test_room_for_the_largest_image_is_held_before_an_address_is_read(
 
 
 @pytest.mark.parametrize("path", ["/v1/score", PATH])
-async def test_what_base64_decodes_to_is_held_too(
-    make_service: MakeService, picture: bytes, path: str
+async def test_what_base64_decodes_to_is_held_before_it_is_decoded(
+    make_service: MakeService, picture: bytes, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    decoding = list[str]()
+
+    def decode(text: str) -> bytes:
+        decoding.append(text)
+        return decoded(text)
+
+    for user in (uploads, dialogue):
+        monkeypatch.setattr(user, "decoded", decode)
     service = make_service(decode={"max_bytes": LARGE}, max_body_mib=2, deadline_seconds=20)
     gate = service.hops.engine.gate = asyncio.Event()
     url = data_url(picture.ljust(LARGE * 5 // 6, b"\0"))
@@ -107,7 +120,7 @@ async def test_what_base64_decodes_to_is_held_too(
     waiting = asyncio.ensure_future(service.client.post(path, json=asked[path]))
     await until(lambda: service.hops.engine.begun == 3)
     refused = await service.client.post(path, json=asked[path])
-    assert (refused.status_code, "memory" in refused.text) == (503, True)
+    assert (refused.status_code, "memory" in refused.text, len(decoding)) == (503, True, 1)
     gate.set()
     assert (await waiting).status_code == 200
 
@@ -135,6 +148,49 @@ async def test_a_body_that_comes_too_slowly_is_given_up(make_service: MakeServic
 
     reply = await make_service(deadline_seconds=0.1).client.post("/v1/score", content=body(), headers=JSON)
     assert (reply.status_code, problem(reply)) == (408, "timeout")
+
+
+async def test_storage_that_is_too_slow_is_not_the_clients_fault(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = make_service(deadline_seconds=0.1)
+
+    async def read(uri: str) -> bytes:
+        await asyncio.Event().wait()
+        return b""
+
+    monkeypatch.setattr(service.gateway.uploads._sources, "read", read)
+    reply = await service.client.post("/v1/score", json={"uri": "s3://photos/uploads/a.png"})
+    assert (reply.status_code, problem(reply)) == (503, "deadline")
+
+
+async def test_of_a_request_that_has_ended_nothing_waits_to_be_decoded(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_work, gate = threading.Semaphore(0), threading.Event()
+
+    def examine(data: bytes) -> None:
+        at_work.release()
+        gate.wait()
+
+    monkeypatch.setattr(service.gateway._examiner, "examine", examine)
+    workers = service.gateway._examining._max_workers
+    busy = [asyncio.ensure_future(service.gateway._examine(b"")) for _ in range(workers)]
+    try:
+        await asyncio.to_thread(lambda: [at_work.acquire() for _ in busy])
+        data = bytes(1000)
+        before = sys.getrefcount(data)
+        waits = asyncio.ensure_future(service.gateway._examine(data))
+        await asyncio.sleep(0)
+        assert sys.getrefcount(data) > before
+        waits.cancel()
+        await asyncio.wait([waits])
+        del waits
+        gc.collect()
+        assert sys.getrefcount(data) == before
+    finally:
+        gate.set()
+    await asyncio.gather(*busy)
 
 
 async def test_a_client_that_leaves_cancels_the_work(

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,9 +13,10 @@ from grpc.aio import AioRpcError, Metadata
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 
+from ffaa_core.engine.base import Piece
 from serve.openai_examples import chat
 from tests.serve.chatting import PATH, SAID, MakeService, client_of, scored
-from tests.serve.stand_ins import KEY, Service
+from tests.serve.stand_ins import KEY, ScriptedEngine, Service
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -69,6 +70,27 @@ async def test_the_deadline_ends_an_answer_and_its_generation(
     assert [(each["status"], each["problem"]) for each in records[-2:]] == [(503, "deadline")] * 2
     assert service.hops.engine.cancelled == 2
     assert service.gateway.admission.under_way == 0
+
+
+class Breaking(ScriptedEngine):
+    """An engine that raises, after the first word, what no engine should."""
+
+    async def converse(self, *arguments: Any) -> AsyncGenerator[Piece]:
+        async for piece in super().converse(*arguments):
+            yield piece
+            raise KeyError
+
+
+async def test_what_nobody_foresaw_ends_a_stream_with_an_event(
+    service: Service, picture: bytes, records: list[dict[str, Any]]
+) -> None:
+    image_id = await scored(service, picture)
+    service.hops.engine = Breaking()
+    reply = await service.client.post(PATH, json=chat("Why?", f"ffaa:{image_id}", stream=True))
+    *_, last, rest = reply.text.split("\n\n")
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "internal"
+    assert rest == ""
+    assert (records[-1]["status"], records[-1]["problem"]) == (500, "internal")
 
 
 @asynccontextmanager

@@ -33,6 +33,14 @@ def test_options_go_before_the_file(tmp_path: Path) -> None:
     assert (config.faces.mode, config.faces.margin) == ("detect", 7)
 
 
+def test_a_section_may_be_empty(tmp_path: Path) -> None:
+    content = application(args={"service": None}) | {"http_options": None}
+    deployment = read(tmp_path, content, **{"service.anonymous": True})
+    assert deployment.address[0] == "127.0.0.1"
+    assert deployment.config.service.anonymous
+    assert read(tmp_path, application(args=None)).config.bundle is None
+
+
 def test_what_the_file_says_to_ray_serve_is_kept(tmp_path: Path) -> None:
     scaled = {"name": "Engine", "autoscaling_config": {"min_replicas": 1, "max_replicas": 4}}
     deployment = read(
@@ -74,6 +82,8 @@ def test_two_stand_beside_each_other_at_routes_of_their_own(tmp_path: Path) -> N
         (application(args={"face": {}}), "there is no setting face"),
         (application(deployments=[{"name": "Engine", "num_replicas": -1}]), "num_replicas"),
         (application() | {"http_options": {"port": "here"}}, "port"),
+        (application() | {"http_options": 80}, "http_options must be a mapping"),
+        (application(args=["anonymous"]), "args must be a mapping"),
     ],
 )
 def test_a_file_of_something_else_is_refused(tmp_path: Path, content: Any, named: str) -> None:

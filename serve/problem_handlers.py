@@ -9,9 +9,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from serve.callers import record_of
+from serve.invalid import told
 from serve.logs import CLIENT_LEFT
 from serve.problem_replies import reply_to
-from serve.problems import ProblemError, invalid
+from serve.problems import ProblemError, failed, invalid
 
 
 def add_problem_handlers(app: FastAPI, retry_after_seconds: int) -> None:
@@ -23,8 +24,7 @@ def add_problem_handlers(app: FastAPI, retry_after_seconds: int) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        return reply(request, invalid(wrong), retry_after_seconds)
+        return reply(request, invalid(told(list(error.errors()))), retry_after_seconds)
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
@@ -39,13 +39,7 @@ def add_problem_handlers(app: FastAPI, retry_after_seconds: int) -> None:
 
     @app.exception_handler(Exception)
     async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-        problem = ProblemError(
-            500,
-            "internal",
-            "The service failed",
-            "this is a fault of the service; its log says more under the request id",
-        )
-        return reply(request, problem, retry_after_seconds)
+        return reply(request, failed(), retry_after_seconds)
 
 
 def reply(request: Request, problem: ProblemError, retry_after_seconds: int) -> JSONResponse:
