@@ -14,10 +14,10 @@ from starlette.types import ASGIApp
 from serve.callers import bearer, owner_of, record_of
 from serve.chat import SCHEMAS, add_chat
 from serve.envelope import Envelope
-from serve.problem_handlers import add_problem_handlers
 from serve.gateway import Gateway
 from serve.limits import seconds_left
 from serve.logs import RequestRecord
+from serve.problem_handlers import add_problem_handlers
 from serve.problems import ProblemDetails, documented, expired, too_slow, unavailable
 from serve.replies import EXAMPLE, FINGERPRINT_HEADER, Detail, ScoreReply, score_reply
 from serve.uploads import REQUEST_BODY, ImageRequest

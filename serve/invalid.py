@@ -13,7 +13,8 @@ LONGEST = 100
 
 def wrong_in(error: ValidationError) -> list[dict[str, Any]]:
     """Its errors, as pydantic has them, without what was given."""
-    return [dict(each) for each in error.errors(include_input=False, include_url=False, include_context=False)]
+    found = error.errors(include_input=False, include_url=False, include_context=False)
+    return [dict(each) for each in found]
 
 
 def told(wrong: list[dict[str, Any]]) -> str:
