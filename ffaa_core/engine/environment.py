@@ -14,6 +14,9 @@ def is_verbose() -> bool:
 def prepare_environment(cpu_threads: int) -> None:
     """Set what vLLM and its processes read from the environment; all but the threads only where it is unset.
 
+    FlashInfer's sampler would be compiled as vLLM starts, by CUDA's compiler, which a machine that only runs
+    models does not have. vLLM's own does the same.
+
     On a CPU vLLM by default pins its threads to fixed cores, the same ones for every engine on a machine and
     those that other stages use; here the system places them. Ray sets the number of threads of every worker
     to the cores it reserves, which for an engine says nothing, so it is always set.
@@ -27,6 +30,7 @@ def prepare_environment(cpu_threads: int) -> None:
         "HF_HUB_OFFLINE": "1",
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",
     }
     if not is_verbose():
         defaults |= {"VLLM_LOGGING_LEVEL": "ERROR", "TRANSFORMERS_VERBOSITY": "error"}

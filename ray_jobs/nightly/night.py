@@ -23,7 +23,7 @@ MAX_NAME = 47
 """KubeRay's limit for the name of a RayJob; it appends to it."""
 POLL_S = 15.0
 
-_SCHEDULED = re.compile(r"(?P<cronjob>.+)-(?P<minutes>\d{8})")
+_SCHEDULED = re.compile(r"(?P<cronjob>.+)-(?P<minutes>(?!20)\d{8})")
 _ENTRYPOINT_FAILED = re.compile(r"Job entrypoint command failed with exit code (-?\d+)")
 
 
@@ -68,7 +68,7 @@ def names(job: str) -> tuple[str, str]:
     """Name of the RayJob and of the run, from the name of the Job that a CronJob made.
 
     Kubernetes ends it with the scheduled time in minutes, which is told in UTC. Any other name, such as that
-    of a Job made by hand, is taken for both as it is.
+    of a Job made by hand, is taken for both as it is. (Eight digits that begin with 20 are somebody's date.)
 
     >>> names("ffaa-nightly-29395590")
     ('ffaa-nightly-20251121-1430', '2025-11-21T14:30Z')
@@ -140,9 +140,11 @@ def scan(rayjobs: RayJobs, template_name: str, night: Night, poll_s: float = POL
     Where the last one ended with 75, the next attempt is made.
 
     Raises:
-        ConfigurationError: there is no such template, or it does not fit `night`.
+        ConfigurationError: there is no such template, it does not fit `night`, or has its name.
         JobError: the RayJob was deleted meanwhile.
     """
+    if night.name == template_name:
+        raise ConfigurationError(f"{template_name} is the template's name: give the job another one")
     for attempt in count(1):
         name = night.attempt_name(attempt)
         found = rayjobs.get(name)

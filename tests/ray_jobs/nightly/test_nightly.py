@@ -5,6 +5,7 @@ import inspect
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ffaa-nightly-29395590", ("ffaa-nightly-20251121-1430", "2025-11-21T14:30Z")),
         ("again", ("again", "again")),
         ("ffaa-nightly-7", ("ffaa-nightly-7", "ffaa-nightly-7")),
+        ("first-20261121", ("first-20261121", "first-20261121")),
     ],
 )
 def test_the_scheduled_time_names_rayjob_and_run(job: str, expected: tuple[str, str]) -> None:
@@ -246,6 +248,12 @@ def test_a_renewed_token_is_used(api: Callable[..., KubernetesApi], account: Pat
 def test_without_a_template_nothing_is_made(api: Callable[..., KubernetesApi], account: Path) -> None:
     with pytest.raises(ConfigurationError, match="no RayJob other"):
         scan(client_of(api(), account), "other", TONIGHT, 0.001)
+
+
+@pytest.mark.timeout(30)
+def test_the_template_is_not_taken_for_tonights(api: Callable[..., KubernetesApi], account: Path) -> None:
+    with pytest.raises(ConfigurationError, match="give the job another"):
+        scan(client_of(api(), account), "ffaa-nightly", replace(TONIGHT, name="ffaa-nightly"), 0.001)
 
 
 def test_a_rayjob_that_is_deleted_meanwhile_is_told(api: Callable[..., KubernetesApi], account: Path) -> None:
