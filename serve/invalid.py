@@ -7,8 +7,8 @@ from pydantic import ValidationError
 from ffaa_core.printable import printable
 
 SAY_AT_MOST = 3
-LONGEST = 100
-"""Characters of a place, and of what is wrong there."""
+LONGEST_PLACE, LONGEST = 100, 200
+"""Characters of which field an error is about, and of what is wrong there."""
 
 
 def wrong_in(error: ValidationError) -> list[dict[str, Any]]:
@@ -26,5 +26,5 @@ def told(wrong: list[dict[str, Any]]) -> str:
 
 def place_of(error: dict[str, Any]) -> str:
     """Which field an error is about."""
-    steps = [str(step)[:LONGEST] for step in error["loc"]]
-    return printable(".".join(steps)[:LONGEST]) or "the body"
+    steps = [str(step)[:LONGEST_PLACE] for step in error["loc"]]
+    return printable(".".join(steps)[:LONGEST_PLACE]) or "the body"
