@@ -7,6 +7,7 @@ from ray import serve as ray_serve
 from ray.serve import Application, Deployment
 
 from ffaa_core.settings import from_mapping
+from serve import proxy_bounds
 from serve.config import ServeConfig
 from serve.engine import Engine
 from serve.gateway import Gateway
@@ -31,13 +32,18 @@ def build(args: dict[str, Any]) -> Application:
     Gateway, Engine, Judge and Memory. Of Memory there must be one.
 
     Raises:
-        ConfigurationError: a setting is wrong, or there is no such bundle.
+        ConfigurationError: a setting is wrong, there is no such bundle, or as `assemble`.
     """
     return assemble(Release.of(from_mapping(ServeConfig, args)))
 
 
 def assemble(release: Release, engine: type[Engine] = Engine, judge: type[Judge] = Judge) -> Application:
-    """The application of a release. Tests put other engines and judges in."""
+    """The application of a release. Tests put other engines and judges in.
+
+    Raises:
+        ConfigurationError: the proxy would refuse what the gateways are to take.
+    """
+    proxy_bounds.require(release.config)
     service, width = release.config.service, release.config.engine.tensor_parallel_size
     gpus = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
     alone = width > 1

@@ -4,6 +4,7 @@ the bounds that it finds in its environment.
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Self
 
@@ -65,15 +66,29 @@ def bind(config: ServeConfig) -> None:
         ConfigurationError: it has less, which would be refused without a gateway's knowing.
     """
     needed, stated = asdict(Bounds.of(config)), _stated()
+    _require_enough(needed, stated)
+    for name in needed.keys() - stated.keys():
+        os.environ[VARIABLES[name]] = f"{needed[name]:.15g}"
+
+
+def require(config: ServeConfig) -> None:
+    """See that a proxy of this environment leaves `config` enough: on a cluster nobody sets it.
+
+    Raises:
+        ConfigurationError: it has less.
+    """
+    _require_enough(asdict(Bounds.of(config)), asdict(Bounds.of_environment()))
+
+
+def _require_enough(needed: Mapping[str, float], stated: Mapping[str, float]) -> None:
     for name, bound in stated.items():
         if bound < needed[name]:
             raise ConfigurationError(
                 f"the configuration needs {VARIABLES[name]} to be {needed[name]:.15g}, and Ray Serve's proxy "
-                f"was started with {bound:.15g}, which it keeps: end the service and start it anew, or "
-                "lower decode.max_bytes, service.max_body_mib or service.deadline_seconds"
+                f"was started with {bound:.15g}, which it keeps: end the service and start it anew (on a "
+                "cluster with this variable on every node), or lower decode.max_bytes, service.max_body_mib "
+                "or service.deadline_seconds"
             )
-    for name in needed.keys() - stated.keys():
-        os.environ[VARIABLES[name]] = f"{needed[name]:.15g}"
 
 
 def _stated() -> dict[str, float]:

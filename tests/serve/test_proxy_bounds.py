@@ -8,8 +8,10 @@ import pytest
 
 from ffaa_core.errors import ConfigurationError
 from ffaa_core.settings import DecodeSettings
+from serve.app import assemble
 from serve.config import ServeConfig, ServiceSettings
-from serve.proxy_bounds import MARGIN_S, VARIABLES, Bounds, bind
+from serve.proxy_bounds import MARGIN_S, VARIABLES, Bounds, bind, require
+from serve.release import Release
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +59,16 @@ def test_what_a_proxy_that_runs_would_cut_short_is_refused(settings: dict[str, o
         bind(ServeConfig(**settings))  # type: ignore[arg-type]
     assert dict(os.environ) == before
     bind(ServeConfig(decode=DecodeSettings(max_bytes=1000)))
+
+
+def test_on_a_cluster_the_variables_must_be_set_for_what_is_larger(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = ServeConfig(decode=DecodeSettings(max_bytes=2**27))
+    release = Release(bundle="", config=large, fingerprint="", warning=None)
+    with pytest.raises(ConfigurationError, match="FFAA_PROXY_BODY_BYTES"):
+        assemble(release)
+    require(ServeConfig())
+    monkeypatch.setenv("FFAA_PROXY_BODY_BYTES", str(large.max_body_bytes))
+    require(large)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", "nan", "inf"])
