@@ -24,7 +24,7 @@ PARTS = {"Gateway": "gateway", "Memory": "gateway", "Engine": "engine", "Judge":
 """The deployments, and the worker group that each is for."""
 DRAIN = re.compile(
     r"until ray drain-node [^;\n]*--deadline-remaining-seconds (?P<seconds>\d+); do\n"
-    r"\s*ray health-check [^;\n]*\|\| exit 0\n"
+    r"\s*grep -qs [^;\n]* && ray health-check [^;\n]*\|\| exit 0\n"
     r"\s*sleep 5\n"
     r"done\n"
 )

@@ -68,7 +68,7 @@ def test_a_conversation_about_an_upload_begins_with_its_verdict(
 
 
 def test_a_stream_says_the_same_as_it_comes(client: OpenAI, image: str) -> None:
-    body = chat("Describe the artifacts.", image, max_tokens=24)
+    body = chat("Describe the artifacts.", image, max_tokens=128)  # what is slow to be sent goes together
     whole = client.chat.completions.create(**body)
     with client.chat.completions.create(
         **body, stream=True, stream_options={"include_usage": True}
