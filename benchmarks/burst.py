@@ -205,7 +205,7 @@ def plot(replies: Sequence[Reply], phases: Phases, file: Path) -> None:
         axes.axvspan(phases.burst, phases.calm, color="0.93", zorder=0)
         axes.grid(alpha=0.3)
     took.set(ylabel="seconds to the reply", yscale="log")
-    took.legend(loc="upper right")
+    took.legend(loc="lower left")
     rates.set(xlabel="seconds", ylabel="requests sent in a second")
     figure.tight_layout()
     figure.savefig(file, dpi=120)
