@@ -18,6 +18,11 @@ from serve.release import Release
 JUDGE_GPU_SHARE = 0.1
 """MIDS beside an engine needs about 3 GiB of a GPU; `gpu_memory_utilization` leaves it that much."""
 
+AT_HAND = 2
+"""Images that an engine has for each face that it is asked about at once: the next begins as soon as one ends.
+Those that wait outside, at Ray Serve's router, are offered to it every half second only.
+"""
+
 MEMORY_CALLS = 256
 """Calls that the one memory may have under way; each takes it no time."""
 
@@ -57,7 +62,7 @@ def assemble(release: Release, engine: type[Engine] = Engine, judge: type[Judge]
     engines = _deployment(
         engine,
         name="Engine",
-        max_ongoing_requests=release.config.engine.max_concurrent_faces,
+        max_ongoing_requests=AT_HAND * release.config.engine.max_concurrent_faces,
         max_queued_requests=service.max_waiting,
         ray_actor_options={"num_cpus": 0.5, "num_gpus": engine_gpus},
         **common,
