@@ -19,7 +19,7 @@ JUDGE_GPU_SHARE = 0.1
 """MIDS beside an engine needs about 3 GiB of a GPU; `gpu_memory_utilization` leaves it that much."""
 
 AT_HAND = 2
-"""Images that an engine has for each face that it is asked about at once: the next begins as soon as one ends.
+"""Images that an engine has for each face that it is asked about at once: as one ends the next begins.
 Those that wait outside, at Ray Serve's router, are offered to it every half second only.
 """
 

@@ -16,8 +16,8 @@ class ServiceSettings:
     """How requests are admitted, bounded and forgotten.
 
     A gateway works on at most `max_requests` requests at once, whose bodies, and the images in them once they
-    are decoded from base64, take at most `max_body_mib` in all; of these at most `max_waiting` may wait for
-    a place at an engine, and as many for MIDS. What exceeds a bound is refused at once, to be tried again after
+    are decoded from base64, take at most `max_body_mib` in all; of these at most `max_waiting` may wait for a
+    place at an engine, and as many for MIDS. What exceeds a bound is refused at once, to be tried again after
     `retry_after_seconds`. A request is given up after `deadline_seconds`, or sooner if its client asks for
     that.
     Decoding an image and finding its faces may take `image_seconds` and `image_mib` of memory, as in a run.
