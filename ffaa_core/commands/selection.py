@@ -54,8 +54,8 @@ class Selection:
         shown = [run for run in runs if self.fingerprint in (None, run.fingerprint)]
         warnings = {warning for run in shown if (warning := run.plan.settings.get("warning"))}
         lines = [f"WARNING: {printable(str(warning))}" for warning in sorted(warnings)]
-        if shown and (summary := shown[-1].summary()) and summary.abandoned:
-            left = shown[-1].n_images - summary.counts.images
+        summary = shown[-1].summary() if shown else None
+        if summary and summary.abandoned and (left := shown[-1].n_images - summary.counts.images):
             lines.append(f"run {summary.run} was abandoned: {left} of its images have no row from it")
         by_name = _by_fingerprint(runs)
         if len(by_name) > 1:

@@ -28,8 +28,9 @@ row per planned image. The exit code is 2 if anything is wrong."""
 ABANDON = """\
 Close the open run as it is: shards that are committed keep their rows, the
 others never get any in this run, and the next `ffaa score` plans their images
-again. For a run that cannot or shall not be finished. Whoever still works on it
-stops with exit code 75. If the command was interrupted, the same one goes on."""
+again. For a run that cannot or shall not be finished, be it that every shard is
+committed and only its end is missing. Whoever still works on it stops with exit
+code 75. If the command was interrupted, the same one goes on."""
 
 GC = """\
 Delete files that nothing is read from and nothing ever will be: those of
@@ -147,11 +148,6 @@ def _abandon(args: argparse.Namespace) -> int:
     run = table.open_run()
     if run is None:
         print(f"no run is open in {table.uri}: there is nothing to abandon")
-        return 0
-    if not run.open_shards():
-        print(
-            f"run {run.ordinal} is finished: the command that began it closes it, there is nothing to abandon"
-        )
         return 0
     n_rows = run.abandon().counts.images
     named = f" ({printable(run.plan.name)})" if run.plan.name else ""

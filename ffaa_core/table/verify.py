@@ -58,12 +58,12 @@ def verify(table: VerdictTable) -> Iterator[Finding]:
         except TableError as error:
             yield Finding(text=f"run {ordinal}: {error}", problem=True)
         else:
-            yield from _findings(table, run)
+            yield from _findings(table, run, is_last=ordinal == ordinals[-1])
 
 
-def _findings(table: VerdictTable, run: Run) -> Iterator[Finding]:
+def _findings(table: VerdictTable, run: Run, *, is_last: bool) -> Iterator[Finding]:
     clean = True
-    for problem in _problems(table, run):
+    for problem in _problems(table, run, is_last=is_last):
         clean = False
         yield Finding(text=f"run {run.ordinal}: {problem}", problem=True)
     if clean:
@@ -76,12 +76,14 @@ def _state(run: Run) -> str:
     parts = []
     if n_open := run.n_shards - len(commits):
         parts.append(f"open, {n_open} of its shards are not committed yet")
+    elif run.summary() is None:
+        parts.append("open, every shard is committed but nobody has closed it yet")
     if n_abandoned := sum(commit.file is None for commit in commits):
         parts.append(f"{n_abandoned} of its shards were abandoned and have no rows")
     return ", ".join(parts) or "every shard committed"
 
 
-def _problems(table: VerdictTable, run: Run) -> Iterator[str]:
+def _problems(table: VerdictTable, run: Run, *, is_last: bool) -> Iterator[str]:
     """Each part on its own, so that one problem hides no other."""
     commits: list[Commit] = []
     marked: set[int] = set()
@@ -90,6 +92,9 @@ def _problems(table: VerdictTable, run: Run) -> Iterator[str]:
     except CorruptTableError as error:
         summary = None
         yield str(error)
+    else:
+        if summary is None and not is_last:
+            yield f"{layout.summary(run.ordinal)} is missing, but another run followed"
     yield from _plan_problems(run)
     for key, data in run.marker_files():
         try:

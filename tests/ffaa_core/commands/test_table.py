@@ -336,6 +336,14 @@ def test_abandon_closes_the_open_run_once(half_done, capsysbinary):
     assert "run 1 was abandoned: 2 of its images have no row from it\n3 images: 3 scored" in text
 
 
+def test_abandon_closes_a_run_of_which_only_the_end_is_missing(half_done, capsysbinary):
+    score_all(half_done.open_run())
+    closed = b"run 1 (monday) is closed: 5 of its 5 images have a row\n"
+    assert printed(capsysbinary, "abandon", half_done.uri) == closed
+    assert half_done.open_run() is None
+    assert "abandoned" not in told(capsysbinary, "show", half_done.uri)
+
+
 def test_a_run_that_was_abandoned_is_not_spoken_of_once_another_followed(half_done, capsysbinary):
     half_done.open_run().abandon()
     listing = [PlannedImage(image_uri=f"s3://in/{i}") for i in range(5)]

@@ -95,6 +95,20 @@ def test_a_run_that_is_finished_meanwhile_is_no_problem(table):
     assert run.summary()
 
 
+def test_verify_tells_a_run_that_nobody_closed_from_one_that_lost_its_summary(table):
+    for version in ("v1", "v2"):
+        run = table.plan(images(4, version), shard_size=2, **WAY)
+        score_all(run)
+        run.close(0)
+    for ordinal in (1, 2):
+        table.store.delete(f"runs/{ordinal}/summary.json")
+    first, second = verify(table)
+    told = "run 1: runs/1/summary.json is missing, but another run followed"
+    assert (first.text, first.problem) == (told, True)
+    told = "run 2: 4 images in 2 shards, open, every shard is committed but nobody has closed it yet"
+    assert (second.text, second.problem) == (told, False)
+
+
 def test_verify_finds_a_missing_data_file(table):
     run = table.plan(images(4), shard_size=2, **WAY)
     score_all(run)
