@@ -50,7 +50,7 @@ clean: ## remove .venv and what the demo wrote
 $(INSTALLED): pyproject.toml infra/constraints-cpu.txt infra/system-packages $(wildcard infra/torchvision-hook/*.*)
 	@infra/system-packages $(PYTHON)
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
-	@echo "Installing into .venv: about 2 GB the first time, which takes some minutes."
+	@echo "Installing into .venv: about 4 GB, which takes some minutes."
 	@$(BIN)/pip install -qq --disable-pip-version-check --no-compile --constraint infra/constraints-cpu.txt \
 		--editable '.[cpu,dev]' ./infra/torchvision-hook
 	@touch $@

@@ -7,7 +7,7 @@ locals {
     service = { accounts = var.cluster.service, policy = data.aws_iam_policy_document.service.json }
   }
   images_objects  = "${local.images_arn}/${var.images.prefix}*"
-  bundle_objects  = "${aws_s3_bucket.this["bundles"].arn}/${var.bundle_prefix}*"
+  bundle_objects  = "${aws_s3_bucket.this["bundles"].arn}/${var.bundles_prefix}*"
   verdict_objects = "${aws_s3_bucket.this["verdicts"].arn}/${var.verdicts_prefix}*"
   # S3 puts the source bucket's name and the inventory's before all that it writes.
   inventory_prefix  = "${local.images_bucket}/${aws_s3_bucket_inventory.images.name}/"

@@ -1,9 +1,9 @@
 output "values" {
-  description = "For values.yaml of the overlay: what is scanned, where to, with which models."
+  description = "For values.yaml of the overlay: what is scanned, where to, with which models. BUNDLE is the folder of one of them."
   value = {
     FFAA_INPUT  = "s3://${local.images_bucket}/${var.images.prefix}"
     FFAA_OUTPUT = "s3://${aws_s3_bucket.this["verdicts"].id}/${trimsuffix(var.verdicts_prefix, "/")}"
-    FFAA_BUNDLE = "s3://${aws_s3_bucket.this["bundles"].id}/${trimsuffix(var.bundle_prefix, "/")}"
+    FFAA_BUNDLE = "s3://${aws_s3_bucket.this["bundles"].id}/${var.bundles_prefix}BUNDLE"
   }
 }
 

@@ -40,13 +40,13 @@ variable "verdicts_prefix" {
   }
 }
 
-variable "bundle_prefix" {
-  description = "The bundle's place in its bucket. A new bundle gets a place of its own."
+variable "bundles_prefix" {
+  description = "The folder of the bundles in their bucket, which the roles may read. Each bundle has a folder of its own in it."
   type        = string
   default     = "ffaa/"
 
   validation {
-    condition     = can(regex("^([^/*?$]+/)+$", var.bundle_prefix))
+    condition     = can(regex("^([^/*?$]+/)+$", var.bundles_prefix))
     error_message = "A prefix is a folder such as ffaa/, without wildcards."
   }
 }

@@ -75,7 +75,7 @@ def test_kuberay_takes_the_service(
 @pytest.mark.parametrize(
     ("said", "instead"),
     [
-        ("FFAA_BUNDLE: s3://example-models/ffaa", "FFAA_BUNDLE: s3://example-models/ffaa-2"),
+        ("FFAA_BUNDLE: s3://example-models/ffaa/2026-11", "FFAA_BUNDLE: s3://example-models/ffaa/2026-12"),
         ('FFAA_BUNDLE_SHA256: "0', 'FFAA_BUNDLE_SHA256: "1'),
         ("REDIS_ADDRESS: redis", "REDIS_ADDRESS: another"),
         ("uri_prefixes: [s3://example-uploads]", "uri_prefixes: []"),
