@@ -98,8 +98,7 @@ def test_whatever_changes_of_the_service_is_another_cluster(
 def test_the_policy_for_a_storage_in_the_cluster_is_taken_as_it_is_documented(
     build: Callable[[str], Rendered],
 ) -> None:
-    document = (ROOT / "docs" / "operations.md").read_text()
-    [policy] = [yaml.safe_load(text) for text in re.findall(r"^```yaml\n(.*?)^```", document, re.M | re.S)]
+    policy = yaml.safe_load(documented()[0])
     rendered = build("gpu")
     rendered.manifests.append(policy)
     assert core_problems(policy) == []
@@ -108,6 +107,22 @@ def test_the_policy_for_a_storage_in_the_cluster_is_taken_as_it_is_documented(
         *rendered.ray_pods(),
         *rendered.service_pods(),
     ]
+
+
+def documented() -> list[str]:
+    """The manifests, and parts of them, in operations.md."""
+    document = (ROOT / "docs" / "operations.md").read_text()
+    return re.findall(r"^```yaml\n(.*?)^```", document, re.M | re.S)
+
+
+def test_a_larger_node_is_written_as_it_is_documented(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
+    operation = documented()[1]
+    with (tmp_path / "k8s" / "overlays" / "gpu" / "gpus.yaml").open("a") as file:
+        file.write(operation)
+    engine = render("gpu", tmp_path).groups["engine"]
+    (value,) = [each["value"] for each in yaml.safe_load(operation)]
+    assert engine["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] == value
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
