@@ -29,8 +29,9 @@ ABANDON = """\
 Close the open run as it is: shards that are committed keep their rows, the
 others never get any in this run, and the next `ffaa score` plans their images
 again. For a run that cannot or shall not be finished, be it that every shard is
-committed and only its end is missing. Whoever still works on it stops with exit
-code 75. If the command was interrupted, the same one goes on."""
+committed and only its end is missing. The run ends with 75 then, however many of
+its images failed, and whoever still works on it stops with that. If the command
+was interrupted, the same one goes on."""
 
 GC = """\
 Delete files that nothing is read from and nothing ever will be: those of

@@ -77,7 +77,7 @@ def _state(run: Run) -> str:
     if n_open := run.n_shards - len(commits):
         parts.append(f"open, {n_open} of its shards are not committed yet")
     elif run.summary() is None:
-        parts.append("open, every shard is committed but nobody has closed it yet")
+        parts.append("open, no shard is left to do but nobody has closed it yet")
     if n_abandoned := sum(commit.file is None for commit in commits):
         parts.append(f"{n_abandoned} of its shards were abandoned and have no rows")
     return ", ".join(parts) or "every shard committed"

@@ -105,7 +105,7 @@ def test_verify_tells_a_run_that_nobody_closed_from_one_that_lost_its_summary(ta
     first, second = verify(table)
     told = "run 1: runs/1/summary.json is missing, but another run followed"
     assert (first.text, first.problem) == (told, True)
-    told = "run 2: 4 images in 2 shards, open, every shard is committed but nobody has closed it yet"
+    told = "run 2: 4 images in 2 shards, open, no shard is left to do but nobody has closed it yet"
     assert (second.text, second.problem) == (told, False)
 
 
